@@ -1,0 +1,189 @@
+"""litft from Python: `LLM.load`, then generate, chat or logits. Knows nothing of training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from litft.checkpoint.files import read_safetensors_header, resolve_checkpoint_dir
+from litft.config.answer import GenerateConfig
+from litft.errors import GenerationError
+from litft.generate.answer import iter_text
+from litft.generate.sample import Sampling, evaluating
+from litft.methods.load import load_finetuned, weights_files
+from litft.model.gpt import GPT
+from litft.text.prompts import Conversation, PromptStyle, Turn, encode_prompt, load_prompt_style
+from litft.text.tokenizer import Tokenizer
+
+
+class LLM:
+    """A model with its tokenizer and prompt style.
+
+    Attributes:
+        model: the GPT, in evaluation mode.
+        tokenizer: the checkpoint's own.
+        style: the prompt style saved with the checkpoint.
+    """
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer, style: PromptStyle) -> None:
+        self.model, self.tokenizer, self.style = model, tokenizer, style
+
+    @classmethod
+    def load(cls, checkpoint_dir: str | Path, precision: str | None = None, device: str | None = None) -> LLM:
+        """Opens a converted, merged or finetuned checkpoint.
+
+        Args:
+            checkpoint_dir: a folder, or ORG/NAME under checkpoints/.
+            precision: `32-true` or `bf16-true`; None takes float32 where the weights are, bfloat16 otherwise.
+            device: such as `cuda:0`; None takes the GPU where there is one.
+
+        Raises:
+            CheckpointError, TokenizerError, ConfigError: it cannot be opened, with the reason.
+        """
+        folder = resolve_checkpoint_dir(Path(checkpoint_dir))
+        tokenizer, style = Tokenizer(folder), load_prompt_style(folder)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(load_finetuned(folder, precision or own_precision(folder), where), tokenizer, style)
+
+    def generate(
+        self,
+        prompt: str,
+        max_new_tokens: int = 50,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """Continues a text, fed as it is (with BOS where the model was trained with one).
+
+        Args:
+            prompt: the text.
+            max_new_tokens: longest continuation in tokens.
+            temperature: 0 for the likeliest token every time.
+            top_k: choose among the k likeliest tokens.
+            top_p: choose among the likeliest tokens that together reach this probability.
+            stop: texts at which the answer ends; they are left out.
+            seed: the same seed gives the same text on the same machine.
+
+        Returns:
+            What follows the prompt, with the space between them if there is one.
+
+        Raises:
+            GenerationError: a prompt or number that cannot be used.
+        """
+        sampling = Sampling(temperature, top_k, top_p)
+        ids = self.tokenizer.encode(prompt)
+        return "".join(
+            iter_text(self.model, self.tokenizer, ids, max_new_tokens, sampling, stop or (), seed, continues=True)
+        )
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_new_tokens: int = 200,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """Answers the last message of a conversation, through the prompt style saved with the checkpoint.
+
+        Args:
+            messages: `{"role": "system" | "user" | "assistant", "content": text}`, the last one a user's.
+            max_new_tokens, temperature, top_k, top_p, stop, seed: as in `generate`.
+
+        Returns:
+            The answer.
+
+        Raises:
+            GenerationError: roles in an order that cannot be answered.
+        """
+        sampling = Sampling(temperature, top_k, top_p)
+        return "".join(self.iter_answer(conversation_of(messages), max_new_tokens, sampling, stop or (), seed))
+
+    def iter_answer(
+        self,
+        conversation: Conversation,
+        max_new_tokens: int,
+        sampling: Sampling,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """Gives the answer to the last turn, piece by piece; the ids fed are those that training would have fed."""
+        ids = encode_prompt(self.tokenizer, self.style, conversation)
+        stops = (*self.style.stop, *stop)
+        return iter_text(self.model, self.tokenizer, ids, max_new_tokens, sampling, stops, seed)
+
+    def logits(self, token_ids: Tensor) -> Tensor:
+        """Gives the scores of the next token at every position.
+
+        Args:
+            token_ids: (B, T) int64.
+
+        Returns:
+            (B, T, V) float32; V is `padded_vocab_size`.
+        """
+        device = next(self.model.parameters()).device
+        with evaluating(self.model):
+            return self.model.head(self.model(token_ids.to(device))).float()
+
+
+def conversation_of(messages: Sequence[Mapping[str, str]]) -> Conversation:
+    """Turns role messages into turns.
+
+    Raises:
+        GenerationError: a role out of its place, or nothing to answer.
+    """
+    roles = [message["role"] for message in messages]
+    system = messages[0]["content"] if roles[:1] == ["system"] else ""
+    rest = list(messages[1:] if system or roles[:1] == ["system"] else messages)
+    expected = ["user" if index % 2 == 0 else "assistant" for index in range(len(rest))]
+    if [message["role"] for message in rest] != expected or len(rest) % 2 == 0:
+        raise GenerationError(
+            f"The messages have the roles {roles}; after an optional system message they must alternate "
+            "user, assistant, ..., and end with user."
+        )
+    pairs = zip(rest[0::2], [*rest[1::2], {"content": ""}], strict=True)
+    return Conversation(tuple(Turn(user["content"], response=answer["content"]) for user, answer in pairs), system)
+
+
+def own_precision(checkpoint_dir: Path) -> str:
+    """Gives `32-true` where a checkpoint's base weights are float32, else `bf16-true`."""
+    specs = read_safetensors_header(weights_files(checkpoint_dir)[0])
+    return "32-true" if all(spec.dtype == torch.float32 for spec in specs.values()) else "bf16-true"
+
+
+def generate(config: GenerateConfig, report: Callable[[str], None] = lambda message: None) -> Iterator[str]:
+    """`litft generate`: gives the answer piece by piece and reports the speed.
+
+    Args:
+        config: the checkpoint, the request and the sampling.
+        report: told how long it took.
+    """
+    llm = LLM.load(config.checkpoint_dir, config.precision)
+    sampling = Sampling(config.temperature, config.top_k, config.top_p)
+    if config.prompt is not None:
+        ids = llm.tokenizer.encode(config.prompt)
+        rest = (config.max_new_tokens, sampling, config.stop, config.seed)
+        pieces = iter_text(llm.model, llm.tokenizer, ids, *rest, continues=True)
+    else:
+        turn = Turn(config.instruction or "", config.input)
+        pieces = llm.iter_answer(Conversation((turn,)), config.max_new_tokens, sampling, config.stop, config.seed)
+    started, text = time.perf_counter(), ""
+    for piece in pieces:
+        text += piece
+        yield piece
+    yield "\n"
+    seconds, count = time.perf_counter() - started, len(llm.tokenizer.encode(text, bos=False))
+    report(f"{count} tokens in {seconds:.1f} s, {count / seconds:.1f} tokens/s, {own_device(llm)}")
+
+
+def own_device(llm: LLM) -> str:
+    """Gives where a model computes."""
+    return str(next(llm.model.parameters()).device)

@@ -1,0 +1,129 @@
+"""The command line: finds the command, builds its config, imports its function only then, and turns errors into a
+sentence and exit code 2. Knows no command's work.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from litft import __version__
+from litft.config.commands import COMMANDS, Command
+from litft.errors import ConfigError, LitftError, did_you_mean
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command and gives the exit code: 0, 2 for a mistake of the user's, 130 for Ctrl-C.
+
+    Args:
+        args: the words after `litft`; None takes them from the process.
+    """
+    words = sys.argv[1:] if args is None else list(args)
+    return _answer(lambda: _run_command(words))
+
+
+def run_recipe(method: str, file: str) -> NoReturn:
+    """Runs a recipe's own file as a script: parses the flags, imports the file only then, calls its `main`, exits.
+
+    Args:
+        method: which method's flags it takes; a copy under another name keeps its method.
+        file: the recipe's `__file__`.
+    """
+    command = find_command(["finetune", method])[0]
+    sys.exit(_answer(lambda: _call(command, _import_file(Path(file)).main, sys.argv[1:], f"python {file}")))
+
+
+def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
+    """Gives the command that the first words name, and the words left for it.
+
+    Raises:
+        ConfigError: there is no such command; with the nearest one.
+    """
+    for command in COMMANDS:
+        size = len(command.words)
+        if tuple(words[:size]) == command.words:
+            return command, list(words[size:])
+    typed = [word for word in words[:2] if not word.startswith("-")]
+    known = [" ".join(command.words) for command in COMMANDS]
+    below = [name.split(" ")[1] for name in known if typed and name.startswith(f"{typed[0]} ")]
+    if below and len(typed) == 1:
+        raise ConfigError(f"litft {typed[0]} needs one of: {', '.join(below)}.")
+    hint = did_you_mean(" ".join(typed), known) or did_you_mean(typed[0] if typed else "", known)
+    raise ConfigError(f'There is no command "litft {" ".join(typed)}"; see litft --help.{hint}')
+
+
+def top_help() -> str:
+    """Gives the text of `litft --help`."""
+    lines = ["usage: litft COMMAND [--flag value ...]", "", "Finetune open LLMs on instruction data.", "", "commands:"]
+    lines += [f"  {' '.join(command.words):<20} {command.help}" for command in COMMANDS]
+    lines += ["", "Each command explains its flags: litft COMMAND --help. Start with: litft demo"]
+    return "\n".join(lines)
+
+
+def _run_command(words: list[str]) -> None:
+    """Runs what the words ask for."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(top_help())  # noqa: T201 - the command line's own output
+    elif words[0] in ("--version", "-V"):
+        print(f"litft {__version__}")  # noqa: T201
+    else:
+        command, rest = find_command(words)
+        module, _, name = command.target.partition(":")
+        _call(command, lambda *given: getattr(importlib.import_module(module), name)(*given), rest)
+
+
+def _call(command: Command, target: Callable[..., Any], words: list[str], prog: str | None = None) -> None:
+    """Builds the command's config and calls its function."""
+    from litft.config.parse import HelpRequest, parse_config  # jsonargparse: 0.1 s that `litft --help` need not pay
+
+    module, _, name = command.config.partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    prog = prog or f"litft {' '.join(command.words)}"
+    try:
+        config = parse_config(kind, words, prog, f"{command.help}\n\nexample: {command.example}")
+    except HelpRequest as request:
+        print(str(request).rstrip())  # noqa: T201
+        return
+    result = target(*([command.bound] if command.bound else []), config, report)
+    if isinstance(result, Iterator):  # an answer, piece by piece
+        for piece in result:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+
+def _import_file(path: Path) -> Any:
+    """Imports a Python file by its path."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def report(text: str) -> None:
+    """Shows a person what is going on; answers alone go to stdout."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _answer(work: Callable[[], object]) -> int:
+    """Does the work and turns what a user can mend into one sentence."""
+    try:
+        work()
+    except LitftError as error:
+        report(f"litft: {error}")
+        return USER_MISTAKE
+    except KeyboardInterrupt:
+        report("litft: stopped.")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `litft --help | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -1,0 +1,56 @@
+"""What `generate`, `merge` and `demo` are told. Knows no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from litft.config.fields import REQUIRED, leaf
+from litft.errors import ConfigError
+
+Precision = Literal["bf16-true", "32-true"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """One answer: the prompt as it is, or an instruction through the checkpoint's prompt style."""
+
+    checkpoint_dir: Path = leaf(REQUIRED, "a converted, merged or finetuned checkpoint")
+    prompt: str | None = leaf(None, "text to continue, fed as it is")
+    instruction: str | None = leaf(None, "what to do, put into the prompt style saved with the checkpoint")
+    input: str = leaf("", "further context of the instruction")
+    max_new_tokens: int = leaf(200, "longest answer in tokens")
+    temperature: float = leaf(0.8, "0 for the likeliest token every time; higher for more variety")
+    top_k: int | None = leaf(50, "choose among this many likeliest tokens; null for all")
+    top_p: float | None = leaf(None, "choose among the likeliest tokens that together reach this probability")
+    stop: tuple[str, ...] = leaf((), "texts at which the answer ends; they are left out")
+    seed: int | None = leaf(None, "the same seed gives the same answer")
+    precision: Precision | None = leaf(None, "default: that of the weights")
+
+    def __post_init__(self) -> None:
+        """Refuses a request without exactly one of prompt and instruction.
+
+        Raises:
+            ConfigError: saying which to give.
+        """
+        if (self.prompt is None) == (self.instruction is None):
+            raise ConfigError("Give --prompt (fed as it is) or --instruction (through the prompt style), one of them.")
+        if self.input and self.instruction is None:
+            raise ConfigError("--input goes with --instruction.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeConfig:
+    """LoRA adapters into their base."""
+
+    checkpoint_dir: Path = leaf(REQUIRED, "the final folder of a LoRA run")
+    out_dir: Path | None = leaf(None, "where the whole model goes (default: merged, beside final)")
+    overwrite: bool = leaf(False, "replace a merge written there before")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The whole way on the tiny model inside the package."""
+
+    out_dir: Path = leaf(Path("out/demo"), "where everything is written; a former demo there is replaced")

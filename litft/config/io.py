@@ -1,0 +1,76 @@
+"""Strict YAML: no surprises in, plain types out. Knows no config class.
+
+YAML 1.1 as PyYAML reads it turns 24:00:00 into 86400, `3e-4` into a string, `no` into False and keeps the last of two
+equal keys in silence. This loader follows the YAML 1.2 core schema instead and refuses repeated keys.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from litft.errors import ConfigError
+
+
+class StrictLoader(yaml.SafeLoader):
+    """Safe loading with the YAML 1.2 core schema. Source: yaml.org/spec/1.2.2, section 10.3.2."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own hook
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Builds a dict; a key that stands twice is an error."""
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f'the key "{key_node.value}" twice', problem_mark=key_node.start_mark
+                )
+            seen.add(str(key_node.value))
+        return super().construct_mapping(node, deep)
+
+
+_RESOLVERS = (
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+)
+for _tag, _pattern, _first in _RESOLVERS:
+    StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first, ""])
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that must hold a mapping (an empty file is an empty one).
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds something else; with its line where there is one.
+    """
+    try:
+        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML, found {error.problem}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text.") from error
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} holds a {type(loaded).__name__}; a mapping of keys to values is needed.")
+    return loaded
+
+
+def dump_yaml(values: dict[str, Any]) -> str:
+    """Gives YAML text that `load_yaml` reads back to the same values; keys keep their order."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)

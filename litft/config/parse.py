@@ -1,0 +1,285 @@
+"""Builds a config from flags and YAML: strict keys, short leaf names, one sentence for a mistake.
+
+jsonargparse checks the types and writes the help. What it leaves to us: a leaf name that stands alone (`--max_iters`),
+lists written `q,v`, "did you mean", and errors of one sentence that say where the value came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from litft.config.fields import REQUIRED
+from litft.config.io import dump_yaml, load_yaml
+from litft.errors import ConfigError, did_you_mean
+
+Config = TypeVar("Config")
+
+# Spellings of Lit-GPT that the field's tutorials use.
+LIT_GPT_NAMES = {
+    "csv_dir": "data_file",
+    "csv_path": "data_file",
+    "override_max_seq_length": "train.max_seq_length",
+}
+COMMAND_LINE = "the command line"
+
+
+class HelpRequest(Exception):
+    """`--help` or `--print_config` was asked for; `str(request)` is the text to print."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """One value somebody set: its text for the type checker and where it came from."""
+
+    text: str
+    origin: str
+
+
+def parse_config(kind: type[Config], args: Sequence[str], prog: str, description: str) -> Config:
+    """Gives the config that flags and YAML ask for; flags override `--config FILE`.
+
+    Args:
+        kind: a frozen dataclass declared with `leaf` and `section`.
+        args: the words after the command.
+        prog: the command as typed, for the help.
+        description: what the command does and an example or two, for the help.
+
+    Raises:
+        ConfigError: an unknown, missing, repeated or mistyped value.
+        HelpRequest: the help, or the config as YAML, is to be printed instead.
+    """
+    fields = dict(_leaves(kind))
+    flags = _read_flags(args, fields)
+    parser = _build_parser(fields, _headings(kind), prog, description)
+    if "help" in flags:
+        raise HelpRequest(parser.format_help())
+    given: dict[str, Given] = {}
+    if "config" in flags:
+        given |= _read_file(Path(flags.pop("config").text), fields)
+    printing = flags.pop("print_config", None)
+    given |= flags
+    namespace = _check_types(parser, fields, given)
+    if printing:
+        raise HelpRequest(dump_yaml(_plain(_nested(namespace.as_dict()))))
+    missing = [name for name, field in fields.items() if field.default is REQUIRED and name not in given]
+    if missing:
+        raise ConfigError(f"{' and '.join('--' + name for name in missing)} must be given; see {prog} --help.")
+    return typing.cast(Config, _build(kind, _nested(namespace.as_dict())))
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Gives a config as nested plain types, as `run.yaml` holds it; `--config` reads it back."""
+    return typing.cast("dict[str, Any]", _plain(dataclasses.asdict(config)))
+
+
+def _leaves(kind: type[Any], prefix: str = "", defaults: Any = None) -> list[tuple[str, Any]]:
+    """Lists (dotted name, field) of every leaf, sections opened; a leaf's default is its section's."""
+    types = typing.get_type_hints(kind)
+    found: list[tuple[str, Any]] = []
+    for field in dataclasses.fields(kind):
+        name = prefix + field.name
+        if dataclasses.is_dataclass(types[field.name]):
+            instance = typing.cast(Any, field).default_factory()
+            found += _leaves(typing.cast("type[Any]", types[field.name]), f"{name}.", instance)
+        else:
+            default = field.default if defaults is None else getattr(defaults, field.name)
+            found.append((name, Leaf(types[field.name], default, field.metadata["help"])))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One leaf as the parser needs it."""
+
+    type: Any
+    default: Any
+    help: str
+
+    @property
+    def is_list(self) -> bool:
+        """Whether `q,v` on the command line means a list."""
+        return typing.get_origin(self.type) in (tuple, list)
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether `a=b,c=d` on the command line means a mapping."""
+        return any(typing.get_origin(part) is dict for part in (self.type, *typing.get_args(self.type)))
+
+
+def _headings(kind: type[Any]) -> dict[str, str]:
+    """Gives the heading of each section."""
+    types = typing.get_type_hints(kind)
+    return {
+        field.name: field.metadata["help"]
+        for field in dataclasses.fields(kind)
+        if dataclasses.is_dataclass(types[field.name])
+    }
+
+
+def _full_name(name: str, fields: dict[str, Leaf], origin: str) -> str:
+    """Gives the dotted name of a flag or key, which may be a lone leaf name or a Lit-GPT spelling."""
+    if name in fields:
+        return name
+    old = LIT_GPT_NAMES.get(name)
+    if old in fields:
+        return old
+    found = [full for full in fields if full.rpartition(".")[2] == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f'"{name}" in {origin} could be {" or ".join(found)}; write the one you mean.')
+    known = [*fields, *(full.rpartition(".")[2] for full in fields)]
+    what = f"flag --{name}" if origin == COMMAND_LINE else f'key "{name}" in {origin}'
+    raise ConfigError(f"Unknown {what}.{did_you_mean(name, known)}")
+
+
+def _read_flags(args: Sequence[str], fields: dict[str, Leaf]) -> dict[str, Given]:
+    """Reads `--name value` and `--name=value`; every flag but --help and --print_config takes one value."""
+    given: dict[str, Given] = {}
+    words = list(args)
+    while words:
+        word = words.pop(0)
+        if word in ("-h", "--help"):
+            return {"help": Given("", "")}
+        if not word.startswith("--"):
+            raise ConfigError(f'"{word}" on the command line belongs to no flag; write --name value.')
+        name, equals, text = word[2:].partition("=")
+        if name == "print_config":
+            given[name] = Given("", "")
+            continue
+        full = name if name == "config" else _full_name(name, fields, COMMAND_LINE)
+        if not equals:
+            if not words:
+                raise ConfigError(f"--{name} needs a value.")
+            text = words.pop(0)
+        if full in given:
+            raise ConfigError(f"--{name} is given twice.")
+        given[full] = Given(text, f"--{name}")
+    return given
+
+
+def _read_file(path: Path, fields: dict[str, Leaf]) -> dict[str, Given]:
+    """Reads a YAML file of nested sections, dotted names or lone leaf names."""
+    given: dict[str, Given] = {}
+    for name, value in _flatten(load_yaml(path), fields):
+        full = _full_name(name, fields, str(path))
+        if full in given:
+            raise ConfigError(f"{path} sets {full} twice.")
+        given[full] = Given(value if isinstance(value, str) else json.dumps(value), f"{name} in {path}")
+    return given
+
+
+def _flatten(values: dict[str, Any], fields: dict[str, Leaf], prefix: str = "") -> list[tuple[str, Any]]:
+    """Opens nested sections into (dotted name, value); a mapping that is itself a leaf stays whole."""
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and name not in fields and any(full.startswith(f"{name}.") for full in fields):
+            found += _flatten(value, fields, f"{name}.")
+        else:
+            found.append((name, value))
+    return found
+
+
+def _build_parser(fields: dict[str, Leaf], headings: dict[str, str], prog: str, description: str) -> ArgumentParser:
+    """Builds the type checker and help writer."""
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser.add_argument("--config", metavar="FILE", help="a YAML file with any of the flags; flags override it")
+    parser.add_argument("--print_config", action="store_true", help="print the resulting YAML and stop")
+    groups = {name: parser.add_argument_group(f"{name}: {text}") for name, text in headings.items()}
+    for name, field in fields.items():
+        group = groups.get(name.partition(".")[0] if "." in name else "", parser)
+        default = None if field.default is REQUIRED else field.default
+        kind = field.type | None if field.default is REQUIRED else field.type
+        text = f"{field.help} (required)" if field.default is REQUIRED else field.help
+        group.add_argument(f"--{name}", type=kind, default=default, help=text)
+    return parser
+
+
+def _check_types(parser: ArgumentParser, fields: dict[str, Leaf], given: dict[str, Given]) -> Namespace:
+    """Converts every value to its field's type, or says which one cannot be."""
+    words = [f"--{name}={_argument(fields[name], value.text)}" for name, value in given.items()]
+    try:
+        return parser.parse_args(words)
+    except ArgumentError as error:
+        for name, value in given.items():
+            try:
+                parser.parse_args([f"--{name}={_argument(fields[name], value.text)}"])
+            except ArgumentError:
+                wanted = _describe(fields[name].type)
+                raise ConfigError(f'{value.origin} is "{value.text}"; it must be {wanted}.') from error
+        raise ConfigError(f"The flags cannot be read: {error}.") from error
+
+
+def _argument(field: Leaf, text: str) -> str:
+    """Writes lists and mappings as jsonargparse reads them: `q,v` -> `["q", "v"]`, `a=b` -> `{"a": "b"}`."""
+    if field.is_list and not text.lstrip().startswith("["):
+        return json.dumps([_number(part.strip()) for part in text.split(",")])
+    if field.is_mapping and "=" in text and not text.lstrip().startswith("{"):
+        pairs = (part.partition("=") for part in text.split(","))
+        return json.dumps({key.strip(): value.strip() for key, _, value in pairs})
+    return text
+
+
+def _number(text: str) -> float | str:
+    """Gives a number where the text is one, for lists such as `0.9,0.95`."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _describe(kind: Any) -> str:
+    """Says in words what a type admits."""
+    if kind is type(None):
+        return "null"
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return (
+            ", ".join(str(choice) for choice in arguments[:-1]) + f"{' or ' if arguments[:-1] else ''}{arguments[-1]}"
+        )
+    if typing.get_origin(kind) in (tuple, list):
+        return (
+            f"a list such as [{', '.join('0.9' if part is float else 'name' for part in arguments if part is not ...)}]"
+        )
+    if typing.get_origin(kind) is dict:
+        return "a mapping such as key=value"
+    if arguments:
+        return " or ".join(_describe(argument) for argument in arguments)
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}[kind]
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out the parser's own entries."""
+    return {key: value for key, value in values.items() if key not in ("config", "print_config")}
+
+
+def _build(kind: type[Any], values: dict[str, Any]) -> Any:
+    """Builds the dataclass, its sections first."""
+    types = typing.get_type_hints(kind)
+    built = {
+        name: _build(types[name], value) if dataclasses.is_dataclass(types[name]) else _frozen(value)
+        for name, value in values.items()
+    }
+    return kind(**built)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists become tuples, as the dataclasses declare them."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    """Turns paths and tuples into what YAML writes."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

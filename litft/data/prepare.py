@@ -1,0 +1,366 @@
+"""`litft prepare`: a dataset's file, a tokenizer and a prompt style become train.pt, test.pt and manifest.yaml.
+
+Every row is accounted for, the same input gives the same bytes, and a destination is either whole or marked unfinished
+by a missing manifest. Knows no model but its context length and the number of its embedding rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from litft.checkpoint.files import (
+    MODEL_CONFIG_NAME,
+    atomic_path,
+    load_model_config,
+    require_converted,
+    resolve_checkpoint_dir,
+    sha256_file,
+)
+from litft.config.io import dump_yaml
+from litft.config.model import ModelConfig
+from litft.config.prepare import PrepareConfig, PrepareCsvConfig
+from litft.data.encode import Example, cut_example, iter_examples, mark_targets
+from litft.data.ledger import Ledger, Manifest
+from litft.data.sources import SOURCES, Rejected, Row, Source
+from litft.data.sources.hub import find_file
+from litft.data.store import FORMAT, MANIFEST_FILE, TEST_FILE, TRAIN_FILE, save_prepared
+from litft.errors import DataError, TokenizerError, did_you_mean
+from litft.text.prompts import Conversation, PromptStyle, load_prompt_style, style_named
+from litft.text.tokenizer import Tokenizer
+
+Report = Callable[[str], None]
+
+MAX_TEST_ROWS = 2000
+
+# Above this share of rows dropped or cut, the user is told how to keep them.
+LOUD_SHARE = 0.1
+
+SHOWN_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that decides what becomes of a row."""
+
+    config: PrepareConfig
+    source: Source
+    destination: Path
+    model: ModelConfig
+    tokenizer: Tokenizer
+    style: PromptStyle
+    max_seq_length: int
+
+
+@dataclass
+class Kept:
+    """The rows that will be written, one behind the other."""
+
+    input_ids: array[int] = field(default_factory=lambda: array("i"))
+    target_mask: bytearray = field(default_factory=bytearray)
+    offsets: array[int] = field(default_factory=lambda: array("q", [0]))
+    digests: set[bytes] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self.offsets) - 1
+
+    def add(self, example: Example) -> bool:
+        """Takes a row; False when an equal one is here already."""
+        ids, mask = array("i", example.input_ids), bytes(example.mask)
+        digest = hashlib.blake2b(ids.tobytes() + mask, digest_size=16).digest()
+        if digest in self.digests:
+            return False
+        self.digests.add(digest)
+        self.input_ids += ids
+        self.target_mask += mask
+        self.offsets.append(len(self.input_ids))
+        return True
+
+    def tensors(self, rows: Tensor) -> dict[str, Tensor]:
+        """Gives the chosen rows as the tensors of `save_prepared`.
+
+        Args:
+            rows: int64 (n,), indices.
+        """
+        ids = torch.frombuffer(self.input_ids, dtype=torch.int32)
+        mask = torch.frombuffer(self.target_mask, dtype=torch.bool)
+        spans = [(self.offsets[row], self.offsets[row + 1]) for row in rows.tolist()]
+        lengths = torch.tensor([0, *(end - begin for begin, end in spans)], dtype=torch.int64)
+        return {
+            "input_ids": torch.cat([ids[begin:end] for begin, end in spans]),
+            "target_mask": torch.cat([mask[begin:end] for begin, end in spans]),
+            "offsets": lengths.cumsum(0),
+            "source": torch.zeros(len(spans), dtype=torch.int16),
+        }
+
+
+def prepare(dataset: str, config: PrepareConfig, report: Report = lambda message: None) -> Manifest:
+    """Makes prepared data out of a dataset.
+
+    Args:
+        dataset: a name of `SOURCES`.
+        config: what to read, how, and where to write.
+        report: takes each message for the user.
+
+    Returns:
+        What was written, as in manifest.yaml.
+
+    Raises:
+        DataError: the rows cannot be read or used, or the destination is taken; nothing is written then.
+        CheckpointError, TokenizerError, ConfigError: the model, its tokenizer or the prompt style cannot be used.
+    """
+    setting = _setting(dataset, config, report)
+    path = find_file(setting.source, config.data_file, config.revision)
+    conversations, ledger = _read_rows(setting, path)
+    kept = _encode_rows(setting, conversations, ledger)
+    _refuse_nothing(setting, kept, ledger)
+    train, test = split_rows(len(kept), config.test_split_fraction, config.seed)
+    ledger.rows_kept_train, ledger.rows_kept_test = len(train), len(test)
+    parts = {name: kept.tensors(rows) for name, rows in ((TRAIN_FILE, train), (TEST_FILE, test)) if len(rows)}
+    _count_tokens(setting.tokenizer, parts.values(), ledger)
+    manifest = Manifest(
+        setting.destination,
+        {"format": FORMAT, **_meta(setting), **_choices(config)},
+        {setting.source.name: _describe_file(setting.source, path, config)},
+        {setting.source.name: ledger},
+        {name: {"rows": len(part["source"]), "tokens": len(part["input_ids"])} for name, part in parts.items()},
+    )
+    _write(manifest, parts, _meta(setting))
+    _report(setting, ledger, report)
+    return manifest
+
+
+def split_rows(count: int, test_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Chooses which rows are held out.
+
+    Args:
+        count: rows there are.
+        test_fraction: share to hold out; at most 2,000 rows, and of two rows or more at least one.
+        seed: the same seed and count give the same choice.
+
+    Returns:
+        Indices for training and for test, int64, each ascending.
+    """
+    held_out = min(MAX_TEST_ROWS, max(1, round(count * test_fraction)), count - 1) if test_fraction and count > 1 else 0
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def _setting(dataset: str, config: PrepareConfig, report: Report) -> Setting:
+    """Finds all that a preparation needs, and refuses what cannot go well, before anything is read."""
+    if dataset not in SOURCES:
+        known = ", ".join(sorted(SOURCES))
+        raise DataError(f'No dataset "{dataset}"; there are {known}.{did_you_mean(dataset, SOURCES)}')
+    destination = (config.destination_path or Path("data") / dataset).expanduser()
+    _refuse_taken(destination, config.overwrite)
+    checkpoint_dir = resolve_checkpoint_dir(config.checkpoint_dir)
+    if not (checkpoint_dir / MODEL_CONFIG_NAME).is_file():
+        require_converted(checkpoint_dir)
+    model = load_model_config(checkpoint_dir)
+    tokenizer = Tokenizer(checkpoint_dir)
+    tokenizer.require_eos()
+    style = load_prompt_style(checkpoint_dir) if config.prompt_style is None else style_named(config.prompt_style)
+    max_seq_length = min(config.max_seq_length, model.block_size)
+    if max_seq_length < config.max_seq_length:
+        report(
+            f"max_seq_length {config.max_seq_length} is more than the context of {model.name}; "
+            f"{max_seq_length} tokens are used."
+        )
+    return Setting(config, SOURCES[dataset], destination, model, tokenizer, style, max_seq_length)
+
+
+def _refuse_taken(destination: Path, overwrite: bool) -> None:
+    """Refuses to replace data that nobody asked to replace."""
+    if destination.exists() and not destination.is_dir():
+        raise DataError(f"destination_path {destination} is a file; name a folder.")
+    found = next((name for name in (MANIFEST_FILE, TRAIN_FILE) if (destination / name).exists()), None)
+    if found and not overwrite:
+        raise DataError(
+            f"destination_path {destination} already holds prepared data ({found}); name another folder, or replace it "
+            "with --overwrite true."
+        )
+
+
+def _read_rows(setting: Setting, path: Path) -> tuple[list[Conversation], Ledger]:
+    """Reads the whole file, and refuses it when too many rows cannot be used."""
+    read: Callable[[Path], Iterable[Row | Rejected]] = setting.source.read
+    if isinstance(setting.config, PrepareCsvConfig):
+        read = partial(setting.source.read, columns=setting.config.columns)
+    ledger, conversations = Ledger(), []
+    for row in read(path):
+        ledger.rows_read += 1
+        if isinstance(row, Rejected):
+            ledger.rejected.append(row)
+        else:
+            conversations.append(row.conversation)
+    if not ledger.rows_read:
+        raise DataError(f"{path} has no rows; {setting.source.name} is {setting.source.schema}.")
+    _refuse_rejected(setting, path, ledger)
+    return conversations, ledger
+
+
+def _refuse_rejected(setting: Setting, path: Path, ledger: Ledger) -> None:
+    """Refuses a file of which more rows cannot be used than the user allows."""
+    count, allowed = len(ledger.rejected), setting.config.max_rejected_fraction
+    if count < ledger.rows_read and count <= allowed * ledger.rows_read:
+        return
+    shown = "; ".join(f"line {row.line}: {row.reason}" for row in ledger.rejected[:SHOWN_REASONS])
+    more = "; and so on" if count > SHOWN_REASONS else ""
+    advice = (
+        f"{setting.source.name} is {setting.source.schema}"
+        if count == ledger.rows_read
+        else f"max_rejected_fraction is {allowed}; mend the rows or raise it"
+    )
+    raise DataError(f"{count} of {ledger.rows_read} rows of {path} cannot be used ({shown}{more}); {advice}.")
+
+
+def _encode_rows(setting: Setting, conversations: list[Conversation], ledger: Ledger) -> Kept:
+    """Encodes each row and decides what becomes of it."""
+    kept = Kept()
+    examples = iter_examples(setting.tokenizer, setting.style, conversations)
+    for example in tqdm(examples, total=len(conversations), desc="encoding", unit=" rows", disable=None):
+        _refuse_foreign_ids(setting, example)
+        fitted = _fit(setting, example)
+        if fitted is None or not fitted.target_tokens:
+            ledger.rows_dropped += 1
+        elif not kept.add(fitted):
+            ledger.rows_duplicate += 1
+        else:
+            ledger.rows_cut += len(fitted.input_ids) < len(example.input_ids)
+    return kept
+
+
+def _fit(setting: Setting, example: Example) -> Example | None:
+    """Brings a row to the length allowed and marks its targets; None when it must be left out."""
+    is_long = len(example.input_ids) > setting.max_seq_length
+    if is_long and setting.config.too_long == "drop":
+        return None
+    fitted = cut_example(example, setting.max_seq_length) if is_long else example
+    return mark_targets(fitted, setting.config.train_on) if fitted else None
+
+
+def _refuse_foreign_ids(setting: Setting, example: Example) -> None:
+    """Refuses a tokenizer that knows more tokens than the model has embeddings for."""
+    largest = max(example.input_ids)
+    if largest >= setting.model.padded_vocab_size:
+        raise TokenizerError(
+            f"The tokenizer gives the id {largest}, but {setting.model.name} has {setting.model.padded_vocab_size} "
+            "embedding rows; the tokenizer files belong to another model."
+        )
+
+
+def _refuse_nothing(setting: Setting, kept: Kept, ledger: Ledger) -> None:
+    """Refuses to write an empty training set."""
+    if not len(kept):
+        raise DataError(
+            f"Nothing is left to train on: {ledger.rows_dropped} of {ledger.rows_read} rows are longer than "
+            f"{setting.max_seq_length} tokens (max_seq_length); {_length_advice(setting)}."
+        )
+
+
+def _length_advice(setting: Setting) -> str:
+    """Says which flags keep long rows."""
+    ways = []
+    if setting.config.too_long == "drop":
+        ways.append("--too_long truncate_response keeps the beginning of their answers")
+    if setting.max_seq_length < setting.model.block_size:
+        ways.append(f"--max_seq_length may go up to {setting.model.block_size}")
+    return ", ".join(ways) or f"{setting.model.name} reads no more than {setting.model.block_size} tokens"
+
+
+def _count_tokens(tokenizer: Tokenizer, parts: Iterable[dict[str, Tensor]], ledger: Ledger) -> None:
+    """Counts tokens, and answers that end, in what will be written."""
+    stopping = 0
+    for part in parts:
+        targets = int(part["target_mask"].sum())
+        ledger.target_tokens += targets
+        ledger.prompt_tokens += len(part["input_ids"]) - targets
+        stopping += int((part["input_ids"][part["offsets"][1:] - 1] == tokenizer.require_eos()).sum())
+    ledger.stop_token_fraction = stopping / (ledger.rows_kept_train + ledger.rows_kept_test)
+
+
+def _meta(setting: Setting) -> dict[str, Any]:
+    """Gives what a finetuning must know of its data."""
+    tokenizer = setting.tokenizer
+    return {
+        "litft_version": _version(),
+        "dataset": setting.source.name,
+        "source_names": [setting.source.name],
+        "checkpoint": setting.model.name,
+        "tokenizer": {"hash": tokenizer.hash, "class": tokenizer.kind, "vocab_size": tokenizer.vocab_size},
+        "prompt_style": setting.style.to_dict(),
+        "max_seq_length": setting.max_seq_length,
+        "train_on": setting.config.train_on,
+        "seed": setting.config.seed,
+    }
+
+
+def _choices(config: PrepareConfig) -> dict[str, Any]:
+    """Gives the remaining settings for the manifest."""
+    names = ("too_long", "test_split_fraction", "max_rejected_fraction")
+    return {name: getattr(config, name) for name in names}
+
+
+def _describe_file(source: Source, path: Path, config: PrepareConfig) -> dict[str, Any]:
+    """Says which file a source was."""
+    is_local = config.data_file is not None
+    return {
+        "file": path.name,
+        "sha256": sha256_file(path),
+        "repo_id": None if is_local else source.repo_id,
+        "revision": None if is_local else config.revision,
+        "licence": source.licence,
+        "origin": source.origin,
+    }
+
+
+def _version() -> str:
+    """Gives litft's version; a checkout that was never installed has none."""
+    try:
+        return metadata.version("litft")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _write(manifest: Manifest, parts: dict[str, dict[str, Tensor]], meta: dict[str, Any]) -> None:
+    """Writes the set. The old manifest goes before the first new file comes, the new one comes last."""
+    destination = manifest.destination
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            for name, tensors in parts.items():
+                path = stack.enter_context(atomic_path(destination / name))
+                save_prepared(path, **tensors, meta=meta)
+                manifest.files[name]["sha256"] = sha256_file(path)
+            (destination / MANIFEST_FILE).unlink(missing_ok=True)
+            if TEST_FILE not in parts:
+                (destination / TEST_FILE).unlink(missing_ok=True)
+        with atomic_path(destination / MANIFEST_FILE) as path:
+            path.write_text(dump_yaml(manifest.to_dict()), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"Cannot write to destination_path {destination}: {error.strerror}.") from error
+
+
+def _report(setting: Setting, ledger: Ledger, report: Report) -> None:
+    """Tells the user what became of the rows."""
+    report(f"{setting.source.name} -> {setting.destination}, prompt style {setting.style.name}\n{ledger.table()}")
+    for row in ledger.rejected[:SHOWN_REASONS]:
+        report(f"rejected line {row.line}: {row.reason}")
+    for count, what in ((ledger.rows_dropped, "left out"), (ledger.rows_cut, "cut")):
+        if count > LOUD_SHARE * ledger.rows_read:
+            report(
+                f"WARNING: {count} of {ledger.rows_read} rows ({count / ledger.rows_read:.0%}) are longer than "
+                f"{setting.max_seq_length} tokens and were {what}; {_length_advice(setting)}."
+            )

@@ -1,0 +1,128 @@
+"""A CSV file of the user's own: a header with instruction, output and perhaps input, then one row an example.
+
+Source of the format: RFC 4180, with UTF-8, an optional byte order mark, and LF or CRLF line ends.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from litft.data.sources.base import Rejected, Row, Rows, Source, read_fields
+from litft.data.sources.lines import iter_lines
+from litft.errors import DataError, did_you_mean
+
+REQUIRED_COLUMNS = ("instruction", "output")
+COLUMNS = ("instruction", "input", "output")
+
+# The library stops at 131,072 characters in a cell; a cell may well be longer, and is then judged by its tokens.
+CELL_LIMIT = 2**31 - 1
+
+
+def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
+    """Gives the rows of a file, each one turn.
+
+    Args:
+        path: the file.
+        columns: what the file calls a column, where it is not instruction, input or output.
+
+    Raises:
+        DataError: columns are missing, or a quote is broken; naming the line.
+    """
+    names = _names(columns)
+    with _cell_limit():
+        records = _iter_records(path)
+        _, header = next(records, (1, []))
+        _check_header(path, header, names, columns)
+        for line, cells in records:
+            yield _read_row(line, cells, header, names)
+
+
+def _names(columns: Mapping[str, str] | None) -> dict[str, str]:
+    """Gives the file's name of each column."""
+    given = dict(columns or {})
+    for key in given:
+        if key not in COLUMNS:
+            raise DataError(f'--columns names "{key}"; it can name {", ".join(COLUMNS)}.{did_you_mean(key, COLUMNS)}')
+    return {name: given.get(name, name) for name in COLUMNS}
+
+
+def _check_header(path: Path, header: list[str], names: dict[str, str], columns: Mapping[str, str] | None) -> None:
+    """Refuses a header that lacks a column, or has one twice."""
+    if not header:
+        raise DataError(f"{path} is empty; a header line with {' and '.join(REQUIRED_COLUMNS)} is needed.")
+    found = ", ".join(f'"{cell}"' for cell in header)
+    needed = [name for name in COLUMNS if name in REQUIRED_COLUMNS or name in (columns or {})]
+    missing = [name for name in needed if names[name] not in header]
+    if missing:
+        wanted = " and ".join(f'"{names[name]}"' for name in missing)
+        raise DataError(f"{path} has no column {wanted}; found {found}.{_header_hint(header, missing, names)}")
+    for name in names.values():
+        if header.count(name) > 1:
+            raise DataError(f'{path} has the column "{name}" {header.count(name)} times; found {found}.')
+
+
+def _header_hint(header: list[str], missing: list[str], names: dict[str, str]) -> str:
+    """Says what to do about missing columns."""
+    separator = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+    if separator is not None:
+        shown = "tabs" if separator == "\t" else f'"{separator}"'
+        return f" The file is separated by {shown}; save it with commas."
+    near = next((hint for name in missing if (hint := did_you_mean(names[name], header))), "")
+    example = ",".join(f"{name}=YOUR_COLUMN" for name in missing)
+    return f"{near} Name the file's own columns with --columns {example}"
+
+
+def _read_row(line: int, cells: list[str], header: list[str], names: dict[str, str]) -> Row | Rejected:
+    """Makes a row out of its cells."""
+    if len(cells) != len(header):
+        return Rejected(line, f"{len(cells)} cells where the header has {len(header)}")
+    return read_fields(
+        line,
+        dict(zip(header, cells, strict=True)),
+        instruction=names["instruction"],
+        response=names["output"],
+        context=names["input"],
+    )
+
+
+def _iter_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Gives each record with the line it begins on; blank lines are skipped."""
+    reader = csv.reader((line for _, line in iter_lines(path)), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: the row that begins on line {line} is broken at line {reader.line_num} ({error}); a cell "
+                'with a quote needs quotes around it, and each quote inside doubled ("").'
+            ) from error
+        if cells is None:
+            return
+        if cells:
+            yield line, cells
+
+
+@contextmanager
+def _cell_limit() -> Iterator[None]:
+    """Lifts the library's limit on a cell while a file is read."""
+    before = csv.field_size_limit(CELL_LIMIT)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+SOURCE = Source(
+    name="csv",
+    repo_id=None,
+    file=None,
+    licence="the user's own",
+    origin="unknown",
+    rows=None,
+    schema="a header with the columns instruction, output and, where there is one, input; one row an example",
+    read=read_csv,
+)

@@ -1,0 +1,33 @@
+"""Databricks Dolly 15k: JSON Lines of instruction, context and response.
+
+Source: huggingface.co/datasets/databricks/databricks-dolly-15k.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from litft.data.sources.base import Rows, Source, read_fields
+from litft.data.sources.lines import iter_json_lines
+
+
+def read_dolly(path: Path) -> Rows:
+    """Gives the rows of a file, each one turn; the context is the turn's input.
+
+    Raises:
+        DataError: the file is not JSON Lines; naming the line.
+    """
+    for line, values in iter_json_lines(path):
+        yield read_fields(line, values, instruction="instruction", response="response", context="context")
+
+
+SOURCE = Source(
+    name="dolly",
+    repo_id="databricks/databricks-dolly-15k",
+    file="databricks-dolly-15k.jsonl",
+    licence="CC BY-SA 3.0",
+    origin="human",
+    rows=15_011,
+    schema='JSON Lines of {"instruction", "context", "response", "category"}; context may be empty or absent',
+    read=read_dolly,
+)

@@ -1,0 +1,49 @@
+"""LIMA: JSON Lines of conversations, each a list of texts that alternate between user and assistant.
+
+Source: huggingface.co/datasets/GAIR/lima (gated: its licence is to be accepted there).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from litft.data.sources.base import Rejected, Row, Rows, Source, text_fault
+from litft.data.sources.lines import iter_json_lines
+from litft.text.prompts import Conversation, Turn
+
+
+def read_lima(path: Path) -> Rows:
+    """Gives the conversations of a file, each of one or more turns.
+
+    Raises:
+        DataError: the file is not JSON Lines; naming the line.
+    """
+    for line, values in iter_json_lines(path):
+        yield _read_row(line, values.get("conversations"))
+
+
+def _read_row(line: int, texts: object) -> Row | Rejected:
+    """Pairs the texts of one row to turns."""
+    if not isinstance(texts, list) or not texts:
+        return Rejected(line, '"conversations" is not a list of texts')
+    for number, text in enumerate(texts, start=1):
+        reason = text_fault(text, f"text {number} of the conversation")
+        if reason is not None:
+            return Rejected(line, reason)
+    if len(texts) % 2:
+        # The published test split is 300 questions without answers.
+        return Rejected(line, f"{len(texts)} text{'s' * (len(texts) > 1)}, so the last question has no answer")
+    turns = (Turn(question, response=answer) for question, answer in zip(texts[::2], texts[1::2], strict=True))
+    return Row(line, Conversation(tuple(turns)))
+
+
+SOURCE = Source(
+    name="lima",
+    repo_id="GAIR/lima",
+    file="train.jsonl",
+    licence="CC BY-NC-SA 4.0, or stricter where a source text is",
+    origin="human",
+    rows=1_030,
+    schema='JSON Lines of {"conversations": [question, answer, question, answer, ...], "source"}',
+    read=read_lima,
+)

@@ -1,0 +1,209 @@
+"""Prepared data on disk: one `.pt` file of flat tensors, opened without reading it into memory. Knows no datasets.
+
+format       "litft-sft-1"
+input_ids    int32 (total_tokens,)   the rows, one behind the other
+target_mask  bool  (total_tokens,)   True where the token itself is to be predicted
+offsets      int64 (n_examples + 1,) row i is offsets[i]:offsets[i + 1]
+source       int16 (n_examples,)     index into meta["sources"]
+meta         dict  of plain types: tokenizer, prompt style, max_seq_length, ...
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+from litft.data.paths import path_hint
+from litft.errors import DataError
+from litft.text.tokenizer import Tokenizer
+
+FORMAT = "litft-sft-1"
+TRAIN_FILE, TEST_FILE, MANIFEST_FILE = "train.pt", "test.pt", "manifest.yaml"
+
+# Source: Lit-GPT `scripts/prepare_alpaca.py`, IGNORE_INDEX; its labels are not shifted.
+LIT_GPT_IGNORE_INDEX = -1
+
+DTYPES = {"input_ids": torch.int32, "target_mask": torch.bool, "offsets": torch.int64, "source": torch.int16}
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Rows of token ids with the tokens to be predicted.
+
+    Attributes:
+        path: the file they come from.
+        input_ids: int32 (total_tokens,).
+        target_mask: bool (total_tokens,).
+        offsets: int64 (n_examples + 1,).
+        source: int16 (n_examples,).
+        meta: how they were made; empty for Lit-GPT's files.
+    """
+
+    path: Path
+    input_ids: Tensor
+    target_mask: Tensor
+    offsets: Tensor
+    source: Tensor
+    meta: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path) -> PreparedData:
+        """Opens a file memory-mapped; Lit-GPT's list of `{"input_ids", "labels"}` is read too.
+
+        Raises:
+            DataError: the file is missing, damaged or of another form.
+        """
+        values = _load(path)
+        if isinstance(values, list):
+            return _from_lit_gpt(path, values)
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise DataError(f"{path} is not prepared data ({FORMAT}); make it with `litft prepare`.")
+        tensors: dict[str, Any] = {name: values.get(name) for name in DTYPES}
+        _check_form(path, tensors, values.get("meta"))
+        return cls(path=path, **tensors, meta=values["meta"])
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self.source)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each row, int64 (n_examples,)."""
+        return self.offsets.diff()
+
+    def row(self, index: int) -> tuple[Tensor, Tensor]:
+        """Gives one row: ids int32 (T,) and target mask bool (T,)."""
+        begin, end = int(self.offsets[index]), int(self.offsets[index + 1])
+        return self.input_ids[begin:end], self.target_mask[begin:end]
+
+
+def save_prepared(
+    path: Path, *, input_ids: Tensor, target_mask: Tensor, offsets: Tensor, source: Tensor, meta: dict[str, Any]
+) -> None:
+    """Writes one file; the same rows give the same bytes.
+
+    Args:
+        path: is overwritten; give a temporary name and rename.
+        input_ids: (total_tokens,).
+        target_mask: (total_tokens,).
+        offsets: (n_examples + 1,).
+        source: (n_examples,).
+        meta: plain types only.
+    """
+    given = {"input_ids": input_ids, "target_mask": target_mask, "offsets": offsets, "source": source}
+    tensors = {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in given.items()}
+    # Through a file object: given a path, torch writes the file's own name inside, and the bytes would depend on it.
+    with path.open("wb") as file:
+        torch.save({"format": FORMAT, **tensors, "meta": meta}, file)
+
+
+def find_data_dir(path: Path) -> Path:
+    """Gives the folder of prepared data that is meant.
+
+    Raises:
+        DataError: it is not there, holds no train.pt, or was not finished; with the nearest that exists.
+    """
+    path = path.expanduser()
+    if path.is_file():
+        raise DataError(f"data_dir {path} is a file; name the folder of prepared data, such as {path.parent}.")
+    if not path.is_dir():
+        raise DataError(f"There is no data_dir {path}.{path_hint(path)} `litft prepare` makes one.")
+    if not (path / TRAIN_FILE).is_file():
+        raise DataError(f"data_dir {path} has no {TRAIN_FILE}; make it with `litft prepare`.")
+    if not (path / MANIFEST_FILE).is_file() and PreparedData.load(path / TRAIN_FILE).meta:
+        raise DataError(f"data_dir {path} has no {MANIFEST_FILE}: its preparation was interrupted; run it again.")
+    return path
+
+
+def check_data_fits(data: PreparedData, tokenizer: Tokenizer, checkpoint_dir: Path) -> None:
+    """Refuses data whose ids mean something else to this model.
+
+    Args:
+        data: prepared rows.
+        tokenizer: of the model to be finetuned.
+        checkpoint_dir: where it stands, for the command that mends it.
+
+    Raises:
+        DataError: the data was made with another tokenizer.
+    """
+    made_with = data.meta.get("tokenizer", {}).get("hash")
+    if made_with is None:
+        _check_ids(data, tokenizer)
+    elif made_with != tokenizer.hash:
+        folder, dataset = data.path.parent, data.meta.get("dataset", "DATASET")
+        raise DataError(
+            f"{data.path} was prepared with the tokenizer of {data.meta.get('checkpoint', 'another model')}, not with "
+            f"that of {checkpoint_dir}; run `litft prepare {dataset} --checkpoint_dir {checkpoint_dir} "
+            f"--destination_path {folder} --overwrite true`."
+        )
+
+
+def _check_ids(data: PreparedData, tokenizer: Tokenizer) -> None:
+    """Makes sure, where no tokenizer is named, that each id is at least one of this tokenizer's."""
+    largest = int(data.input_ids.max()) if len(data.input_ids) else -1
+    if largest >= tokenizer.vocab_size:
+        raise DataError(
+            f"{data.path} holds the token id {largest}, but the tokenizer has {tokenizer.vocab_size} tokens; "
+            "prepare the data with this model."
+        )
+
+
+def _load(path: Path) -> object:
+    """Opens a file of tensors and plain types; no code in it is executed."""
+    if not path.is_file():
+        raise DataError(f"There is no prepared data {path}.{path_hint(path)}")
+    try:
+        # Files of torch before 1.6 are no zip archives and cannot be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path} is damaged or not prepared data; make it again with `litft prepare`.") from error
+
+
+def _check_form(path: Path, tensors: dict[str, Any], meta: object) -> None:
+    """Makes sure that tensors are there, of their types, and of lengths that belong together."""
+    for name, dtype in DTYPES.items():
+        if not _is_flat(tensors[name]) or tensors[name].dtype != dtype:
+            raise DataError(f"{path}: {name} is not a flat {dtype} tensor; make the file again.")
+    offsets, total = tensors["offsets"], len(tensors["input_ids"])
+    fits = len(tensors["target_mask"]) == total and len(offsets) == len(tensors["source"]) + 1
+    if not fits or int(offsets[0]) != 0 or int(offsets[-1]) != total or bool((offsets.diff() < 0).any()):
+        raise DataError(f"{path}: its parts are of lengths that do not belong together; make the file again.")
+    if not isinstance(meta, dict):
+        raise DataError(f"{path}: meta is no dict; make the file again.")
+
+
+def _is_flat(value: object) -> TypeGuard[Tensor]:
+    """Says whether a value is a tensor of one dimension."""
+    return isinstance(value, Tensor) and value.dim() == 1
+
+
+def _from_lit_gpt(path: Path, rows: list[object]) -> PreparedData:
+    """Joins Lit-GPT's rows."""
+    if not rows:
+        raise DataError(f"{path} holds no rows; prepare it again.")
+    pairs = [_lit_gpt_row(path, number, row) for number, row in enumerate(rows)]
+    lengths = torch.tensor([0, *(len(ids) for ids, _ in pairs)], dtype=torch.int64)
+    return PreparedData(
+        path=path,
+        input_ids=torch.cat([ids for ids, _ in pairs]),
+        target_mask=torch.cat([mask for _, mask in pairs]),
+        offsets=lengths.cumsum(0),
+        source=torch.zeros(len(rows), dtype=torch.int16),
+        meta={},
+    )
+
+
+def _lit_gpt_row(path: Path, number: int, row: object) -> tuple[Tensor, Tensor]:
+    """Gives ids and target mask of one of Lit-GPT's rows."""
+    ids, labels = (row.get("input_ids"), row.get("labels")) if isinstance(row, dict) else (None, None)
+    if not _is_flat(ids) or not _is_flat(labels) or len(ids) != len(labels):
+        raise DataError(f"{path}, row {number} has no input_ids and labels of one length; prepare it again.")
+    mask = labels != LIT_GPT_IGNORE_INDEX
+    mask[:1] = False  # nothing stands before the first token to predict it from
+    return ids.to(torch.int32), mask

@@ -1,0 +1,65 @@
+"""The table of model families. The family of a checkpoint is chosen by its config.json, never by a folder's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from litft.config.model import ModelConfig
+from litft.errors import CheckpointError, ConfigError, did_you_mean
+from litft.families.base import Family, Rule, rules_per_block
+from litft.families.falcon import FALCON
+from litft.families.llama import LLAMA
+from litft.families.mistral import MISTRAL
+from litft.families.pythia import PYTHIA
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, MISTRAL, FALCON, PYTHIA)}
+
+
+def family_of(hf_config: Mapping[str, Any], name: str = "the model") -> Family:
+    """Gives the family of a checkpoint.
+
+    Args:
+        hf_config: the parsed config.json.
+        name: the model's name, for the message.
+
+    Raises:
+        CheckpointError: `model_type` is missing or belongs to no family here.
+    """
+    model_type = hf_config.get("model_type")
+    by_type = {kind: family for family in FAMILIES.values() for kind in family.model_types}
+    if model_type not in by_type:
+        known = ", ".join(by_type)
+        says = f'model_type "{model_type}"' if model_type else "no model_type"
+        hint = did_you_mean(str(model_type), by_type)
+        raise CheckpointError(f"config.json of {name} says {says}; litft knows the model types {known}.{hint}")
+    return by_type[model_type]
+
+
+def model_config_from_hf(hf_config: Mapping[str, Any], name: str) -> ModelConfig:
+    """Gives the architecture that a config.json describes.
+
+    Args:
+        hf_config: the parsed config.json, as any version of transformers wrote it.
+        name: what to call the model.
+
+    Raises:
+        CheckpointError: an unknown family, a field that litft cannot honour, or sizes that contradict each other.
+    """
+    try:
+        return family_of(hf_config, name).config_from_hf(hf_config, name)
+    except ConfigError as error:
+        raise CheckpointError(f"config.json of {name} cannot be used: {error}") from error
+
+
+def tensor_rules(config: ModelConfig) -> list[Rule]:
+    """Gives the map of every tensor of one model, each block written out.
+
+    Raises:
+        CheckpointError: the model's family is not in the table.
+    """
+    family = FAMILIES.get(config.family)
+    if family is None:
+        known = ", ".join(FAMILIES)
+        raise CheckpointError(f'{config.name} is of family "{config.family}"; litft knows {known}.')
+    return rules_per_block(family.rules(config), config.n_layer)

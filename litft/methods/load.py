@@ -1,0 +1,90 @@
+"""Opens any checkpoint directory as a model: base weights, or a finished run's adapters on the base they name.
+
+The table of methods stands here. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir, sha256_file
+from litft.config.io import load_yaml
+from litft.config.run import AdapterConfig, LoRAConfig
+from litft.errors import CheckpointError, did_you_mean
+from litft.methods.adapter import Adapter, AdapterV2
+from litft.methods.base import Full, Method, trainable_state, weights_path
+from litft.methods.lora import LoRA
+from litft.model.gpt import GPT
+from litft.model.load import assign_weights, load_model
+
+METHODS: dict[str, Callable[[dict[str, Any]], Method]] = {
+    "full": lambda settings: Full(),
+    "lora": lambda settings: LoRA(LoRAConfig(**{**settings, "targets": tuple(settings["targets"])})),
+    "adapter": lambda settings: Adapter(AdapterConfig(**settings)),
+    "adapter_v2": lambda settings: AdapterV2(AdapterConfig(**settings)),
+}
+METHOD_FILE = "method.yaml"
+
+
+def load_finetuned(checkpoint_dir: Path, precision: str, device: torch.device) -> GPT:
+    """Gives the model of a checkpoint directory, with the adapters of a finished run applied where it holds some.
+
+    Args:
+        checkpoint_dir: a converted checkpoint, a merged one, or the `final` folder of a run.
+        precision: of the base weights and the computation; adapters stay float32.
+        device: where the model goes.
+
+    Raises:
+        CheckpointError: a part is missing or damaged, or the base is not the one the adapters were trained on.
+    """
+    if not (checkpoint_dir / METHOD_FILE).exists():
+        return load_model(checkpoint_dir, precision, device)
+    base_dir, method = load_method(checkpoint_dir)
+    model = load_model(base_dir, precision, device)
+    method.apply(model)
+    names = set(trainable_state(model, method))
+    assign_weights(model, weights_path(checkpoint_dir, method), names, torch.float32, device)
+    return model.eval()
+
+
+def weights_files(checkpoint_dir: Path) -> list[Path]:
+    """Gives the files that `load_finetuned` reads weights from, the base's first.
+
+    Raises:
+        CheckpointError: a part is missing or damaged.
+    """
+    if not (checkpoint_dir / METHOD_FILE).exists():
+        require_converted(checkpoint_dir)
+        return [checkpoint_dir / WEIGHTS_NAME]
+    base_dir, method = load_method(checkpoint_dir)
+    return [base_dir / WEIGHTS_NAME, weights_path(checkpoint_dir, method)]
+
+
+def load_method(checkpoint_dir: Path) -> tuple[Path, Method]:
+    """Reads `method.yaml`: the folder of the base and the method with its settings.
+
+    Raises:
+        CheckpointError: no such file, an unknown method, or a base that is missing or has changed.
+    """
+    path = checkpoint_dir / METHOD_FILE
+    if not path.exists():
+        raise CheckpointError(f"{checkpoint_dir} holds no {METHOD_FILE}; give the final folder of an adapter's run.")
+    saved = load_yaml(path)
+    try:
+        name, base, digest = saved["method"], Path(saved["base"]), saved["base_sha256"]
+        if name not in METHODS:
+            raise CheckpointError(f'{path} names the method "{name}".{did_you_mean(name, METHODS)}')
+        method = METHODS[name](saved["settings"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is incomplete or damaged: {error}.") from error
+    base_dir = resolve_checkpoint_dir(base)
+    weights = base_dir / WEIGHTS_NAME
+    if not weights.exists():
+        raise CheckpointError(f"{path} names the base {base}, which holds no lit_model.safetensors; convert it again.")
+    if sha256_file(weights) != digest:
+        raise CheckpointError(f"{weights} is not the base that {checkpoint_dir} was trained on: its sha256 differs.")
+    return base_dir, method

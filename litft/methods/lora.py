@@ -1,0 +1,122 @@
+"""LoRA: y = W x + (alpha / r) B A x, with W frozen. Source: arXiv 2106.09685; initial values as in its reference code.
+
+The fused q, k, v weight is [q; k; v], so an adapter on q and v is two slices of rows: no padding, no index tables.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from litft.config.model import ModelConfig
+from litft.config.run import LoRAConfig
+from litft.errors import ConfigError
+from litft.methods.base import settings_of, swap_module
+from litft.model.gpt import GPT
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer and an adapter on some of its rows.
+
+    Attributes:
+        base: the frozen layer, (out, in).
+        lora_A: (P R, in), for P slices of rank R one below the other, so that one product serves all.
+        lora_B: (sum of the slices' rows, R), zero at the start, so that the layer begins as its base.
+    """
+
+    def __init__(self, base: nn.Linear, slices: list[tuple[int, int]], config: LoRAConfig) -> None:
+        super().__init__()
+        self.base, self.slices, self.rank = base, slices, config.r
+        self.scale = config.alpha / config.r
+        self.dropout = nn.Dropout(config.dropout)
+        rows = sum(stop - start for start, stop in slices)
+        device = base.weight.device
+        self.lora_A = nn.Parameter(torch.empty(len(slices) * config.r, base.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(rows, config.r, device=device))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        y: Tensor = self.base(x)
+        a = F.linear(self.dropout(x), self.lora_A.to(x.dtype)) * self.scale  # (..., P R)
+        for (start, stop), part, b in self._parts(a, self.lora_B.to(x.dtype)):
+            y[..., start:stop] += F.linear(part, b)
+        return y
+
+    def delta(self) -> Tensor:
+        """Gives what merging adds to the base weight: (out, in) float32."""
+        total = torch.zeros(self.base.weight.shape, device=self.lora_A.device)
+        for (start, stop), a, b in self._parts(self.lora_A.mT.float(), self.lora_B.float()):
+            total[start:stop] = self.scale * (b @ a.mT)
+        return total
+
+    def _parts(self, a: Tensor, b: Tensor) -> list[tuple[tuple[int, int], Tensor, Tensor]]:
+        """Pairs each slice with its columns of a (..., P R) and its rows of b."""
+        rows = [stop - start for start, stop in self.slices]
+        return list(zip(self.slices, a.split(self.rank, dim=-1), b.split(rows), strict=True))
+
+
+class LoRA:
+    """Adapters on chosen weights; nothing else is trained."""
+
+    name = "lora"
+    weights_file = "lora.safetensors"
+
+    def __init__(self, config: LoRAConfig) -> None:
+        self.config = config
+
+    def apply(self, model: GPT) -> None:
+        """Swaps the targeted linear layers.
+
+        Raises:
+            ConfigError: the head is a target but is tied to the embedding, which an adapter would change too on merge.
+        """
+        if "head" in self.config.targets and model.config.tie_embeddings:
+            raise ConfigError(
+                f'lora.targets has "head", but the head of {model.config.name} is its embedding; leave head out.'
+            )
+        for path, slices in target_slices(model.config, self.config.targets).items():
+            base = cast(nn.Linear, model.get_submodule(path))
+            swap_module(model, path, LoRALinear(base, slices, self.config))
+
+    def is_trainable(self, name: str) -> bool:
+        """True for the adapters' parameters."""
+        return name.endswith((".lora_A", ".lora_B"))
+
+    def settings(self) -> dict[str, Any]:
+        """Gives rank, alpha, dropout and targets."""
+        return settings_of(self.config)
+
+
+def target_slices(config: ModelConfig, targets: tuple[str, ...]) -> dict[str, list[tuple[int, int]]]:
+    """Gives the modules to adapt and which of their rows.
+
+    Args:
+        config: the model's sizes.
+        targets: among q, k, v, proj, mlp, head.
+
+    Returns:
+        Module path to (first row, row after the last), in the order of the rows.
+    """
+    ends = [sum(config.qkv_sizes[: i + 1]) for i in range(3)]
+    rows = dict(zip("qkv", zip([0, *ends[:2]], ends, strict=True), strict=True))
+    qkv = [rows[part] for part in "qkv" if part in targets]
+    mlp = {"up": config.intermediate_size, "down": config.n_embd}
+    if config.mlp == "gated":
+        mlp["gate"] = config.intermediate_size
+    found: dict[str, list[tuple[int, int]]] = {}
+    for layer in range(config.n_layer):
+        block = f"transformer.h.{layer}"
+        if qkv:
+            found[f"{block}.attn.qkv"] = qkv
+        if "proj" in targets:
+            found[f"{block}.attn.proj"] = [(0, config.n_embd)]
+        if "mlp" in targets:
+            found |= {f"{block}.mlp.{part}": [(0, size)] for part, size in mlp.items()}
+    if "head" in targets:
+        found["lm_head"] = [(0, config.padded_vocab_size)]
+    return found

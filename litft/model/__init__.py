@@ -1,0 +1,1 @@
+"""The network: one readable GPT for every family, and how its weights are laid into memory."""

@@ -1,0 +1,104 @@
+"""Lays a converted checkpoint's weights into a GPT, tensor by tensor, each straight into its final dtype and device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from litft.checkpoint.files import load_model_config, require_converted
+from litft.config.model import ModelConfig
+from litft.errors import CheckpointError, ConfigError, did_you_mean
+from litft.model.gpt import GPT
+
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.float32, "bf16-true": torch.bfloat16}
+
+
+def load_model(checkpoint_dir: Path, precision: str, device: torch.device) -> GPT:
+    """Gives the model of a converted checkpoint, in evaluation mode.
+
+    Args:
+        checkpoint_dir: holds lit_model.safetensors and model_config.yaml.
+        precision: `32-true`, `bf16-mixed` (float32 weights) or `bf16-true`.
+        device: where the weights go.
+
+    Raises:
+        CheckpointError: not converted, damaged, or not the tensors that its model_config.yaml describes.
+        ConfigError: an unknown precision.
+    """
+    if precision not in DTYPES:
+        raise ConfigError(f'precision is "{precision}"; it must be one of {", ".join(DTYPES)}.')
+    require_converted(checkpoint_dir)
+    model = build_empty(load_model_config(checkpoint_dir))
+    path = checkpoint_dir / "lit_model.safetensors"
+    assign_weights(model, path, set(model.weight_names()), DTYPES[precision], device)
+    model.tie_weights()
+    return model.eval()
+
+
+def build_empty(config: ModelConfig) -> GPT:
+    """Gives a GPT whose parameters have shapes but no memory yet."""
+    with torch.device("meta"):
+        return GPT(config)
+
+
+def build_random(config: ModelConfig, precision: str, device: torch.device, seed: int) -> GPT:
+    """Gives a GPT with random weights; the same seed gives the same weights on the same device."""
+    model = build_empty(config).to(DTYPES[precision]).to_empty(device=device)
+    model.tie_weights()
+    model.init_weights(seed)
+    return model
+
+
+def assign_weights(
+    model: nn.Module, path: Path, names: set[str], dtype: torch.dtype | None, device: torch.device
+) -> None:
+    """Puts the tensors of a safetensors file into the parameters of these names.
+
+    Args:
+        model: its parameters may be on the meta device.
+        path: must hold exactly `names`.
+        names: parameters to fill.
+        dtype: to convert to; None keeps the file's.
+        device: where they go.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or of another shape, or the file is damaged.
+    """
+    parameters = dict(model.named_parameters())
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            check_names(path, set(file.keys()), names)
+            for name in sorted(names):
+                tensor = file.get_tensor(name)
+                if tensor.shape != parameters[name].shape:
+                    raise CheckpointError(
+                        f"{name} in {path} is {list(tensor.shape)}; this model needs {list(parameters[name].shape)}."
+                    )
+                _set_parameter(model, name, tensor.to(device=device, dtype=dtype), parameters[name].requires_grad)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); write it again from its source.") from error
+
+
+def check_names(path: Path, found: set[str], wanted: set[str]) -> None:
+    """Refuses a file that lacks a tensor or holds one too many.
+
+    Raises:
+        CheckpointError: naming the first of them and how many there are.
+    """
+    if missing := sorted(wanted - found):
+        raise CheckpointError(
+            f"{path} lacks {len(missing)} tensors, such as {missing[0]}.{did_you_mean(missing[0], found)}"
+        )
+    if extra := sorted(found - wanted):
+        raise CheckpointError(
+            f"{path} holds {len(extra)} tensors that this model has no place for, such as {extra[0]}."
+        )
+
+
+def _set_parameter(model: nn.Module, name: str, tensor: Tensor, requires_grad: bool) -> None:
+    """Replaces one parameter; a copy through the old one would need its memory twice."""
+    owner, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=requires_grad))

@@ -1,0 +1,189 @@
+"""The two tokenizer libraries behind one small interface. Knows nothing of BOS rules or prompts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import sentencepiece
+import tokenizers
+
+from litft.errors import TokenizerError
+
+
+class Backend(Protocol):
+    """What `Tokenizer` needs of a library.
+
+    Attributes:
+        path: the file that decides ids.
+        vocab_size: tokens with added ones.
+        special_ids: ids that stand for no text: BOS, EOS, markers of a chat.
+        prefix: ids that the file itself puts before every text.
+        bos_id, eos_id: as the file itself names them.
+    """
+
+    path: Path
+    vocab_size: int
+    special_ids: frozenset[int]
+    prefix: list[int]
+    bos_id: int | None
+    eos_id: int | None
+
+    def id_of(self, token: str) -> int | None:
+        """Gives the id of one token's text; None when it has none."""
+
+    def encode_literal(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encodes texts in which `</s>` and the like are ordinary characters."""
+
+    def encode_marked(self, text: str) -> list[int]:
+        """Encodes one text in which special tokens may be written out."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Gives the text of ids that are all known and not special."""
+
+
+class JsonBackend:
+    """tokenizer.json through `tokenizers`."""
+
+    bos_id: int | None = None
+    eos_id: int | None = None
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file.
+
+        Raises:
+            TokenizerError: the file is damaged.
+        """
+        self.path = path
+        self._literal = self._open()
+        self._literal.encode_special_tokens = True
+        self.vocab_size = self._literal.get_vocab_size()
+        added = self._literal.get_added_tokens_decoder()
+        self.special_ids = frozenset(number for number, token in added.items() if token.special)
+        self.prefix = list(self._literal.encode("").ids)
+
+    def _open(self) -> tokenizers.Tokenizer:
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(self.path))
+        except Exception as error:  # the library raises the bare class
+            raise TokenizerError(f"{self.path} cannot be read ({error}); download it again.") from error
+        # Published files may carry the truncation and padding of the script that saved them.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    @cached_property
+    def _marked(self) -> tokenizers.Tokenizer:
+        """A second reading of the file: the switch is state of the object, which threads share."""
+        return self._open()
+
+    def id_of(self, token: str) -> int | None:
+        """See `Backend`."""
+        found: int | None = self._literal.token_to_id(token)
+        return found
+
+    def encode_literal(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Backend`."""
+        encodings = self._literal.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def encode_marked(self, text: str) -> list[int]:
+        """See `Backend`."""
+        ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Backend`."""
+        text: str = self._literal.decode(list(ids), skip_special_tokens=False)
+        return text
+
+
+class PieceBackend:
+    """tokenizer.model through `sentencepiece`, with the tokens that JSON files add to it."""
+
+    def __init__(self, path: Path, added: dict[str, int]) -> None:
+        """Opens the file.
+
+        Args:
+            path: a sentencepiece model.
+            added: text and id of tokens that may lie outside its vocabulary.
+
+        Raises:
+            TokenizerError: the file is damaged or no sentencepiece model.
+        """
+        self.path = path
+        self._pieces = open_pieces(path)
+        self._size = self._pieces.get_piece_size()
+        self._added = {text: number for text, number in added.items() if number >= self._size}
+        self.vocab_size = max([self._size, *(number + 1 for number in self._added.values())])
+        control = [number for number in range(self._size) if self._pieces.is_control(number)]
+        self.special_ids = frozenset([*control, self._pieces.unk_id(), *self._added.values()])
+        self._markers = {self._pieces.id_to_piece(number): number for number in control} | self._added
+        self.prefix: list[int] = []
+        self.bos_id = _or_none(self._pieces.bos_id())
+        self.eos_id = _or_none(self._pieces.eos_id())
+
+    @cached_property
+    def _marker_pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self._markers, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+    def id_of(self, token: str) -> int | None:
+        """See `Backend`."""
+        if token in self._added:
+            return self._added[token]
+        number = self._pieces.piece_to_id(token)
+        return number if self._pieces.id_to_piece(number) == token else None
+
+    def encode_literal(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Backend`."""
+        ids: list[list[int]] = self._pieces.encode(list(texts))
+        return ids
+
+    def encode_marked(self, text: str) -> list[int]:
+        """See `Backend`."""
+        if not self._markers:
+            return self.encode_literal([text])[0]
+        ids: list[int] = []
+        for part in filter(None, self._marker_pattern.split(text)):
+            ids += [self._markers[part]] if part in self._markers else self._pieces.encode(part)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Backend`."""
+        text: str = self._pieces.decode([number for number in ids if number < self._size])
+        return text
+
+
+def open_pieces(path: Path) -> sentencepiece.SentencePieceProcessor:
+    """Opens a sentencepiece model.
+
+    Raises:
+        TokenizerError: the file is damaged, or is Llama 3's rank file under the same name.
+    """
+    if is_rank_file(path):
+        raise TokenizerError(
+            f"{path} is a tiktoken rank file (Llama 3), not a sentencepiece model, and there is no tokenizer.json "
+            "beside it; download tokenizer.json too."
+        )
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except (RuntimeError, OSError) as error:
+        raise TokenizerError(f"{path} is not a readable sentencepiece model; download it again.") from error
+
+
+def is_rank_file(path: Path) -> bool:
+    """Says whether a tokenizer.model holds tiktoken ranks: lines of base64, a space and a number.
+
+    Source: Llama 3's `original/tokenizer.model`, read by `tiktoken.load.load_tiktoken_bpe`.
+    """
+    with path.open("rb") as file:
+        return re.fullmatch(rb"[A-Za-z0-9+/=]+ \d+\r?\n?", file.readline(200)) is not None
+
+
+def _or_none(number: int) -> int | None:
+    """Sentencepiece says -1 for a token that it does not have."""
+    return None if number < 0 else number

@@ -1,0 +1,67 @@
+"""Turns ids into text as they come. Knows nothing of where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from litft.text.tokenizer import Tokenizer
+
+REPLACEMENT = "\ufffd"
+
+
+class StreamDecoder:
+    """Gives the text of a growing answer, piece by piece; the pieces joined are the whole answer.
+
+    The growing sequence is decoded anew each time, because one token's text depends on its neighbours. Text that may
+    yet change (part of a UTF-8 character) or go away (the beginning of a stop string) is held back.
+
+    Attributes:
+        stopped: a stop string was met; all that follows is ignored.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), context: Sequence[int] = ()) -> None:
+        """Begins an answer.
+
+        Args:
+            tokenizer: of the model that writes.
+            stop: texts at which the answer ends; they are never given out.
+            context: ids before the answer, whose text is not given out. With them the first word keeps the space that
+                it would lose at the beginning of a text: wanted when continuing a text, not when answering a prompt.
+        """
+        self.stopped = False
+        self._tokenizer = tokenizer
+        self._stop = [text for text in stop if text]
+        self._ids = list(context)
+        self._given = len(tokenizer.decode(self._ids))
+
+    def push(self, token_id: int) -> str:
+        """Takes the next id and gives the text that is now certain, often empty."""
+        if self.stopped:
+            return ""
+        self._ids.append(token_id)
+        # A character that is split over tokens shows as replacement characters until its last byte is there.
+        return self._give(self._tokenizer.decode(self._ids).rstrip(REPLACEMENT), is_last=False)
+
+    def finish(self) -> str:
+        """Gives what was held back, once no id will come."""
+        return "" if self.stopped else self._give(self._tokenizer.decode(self._ids), is_last=True)
+
+    def _give(self, text: str, is_last: bool) -> str:
+        """Gives the part of `text` that is new and safe, and remembers having given it."""
+        new = text[self._given :]
+        cuts = [position for position in map(new.find, self._stop) if position >= 0]
+        if cuts:
+            self.stopped = True
+            new = new[: min(cuts)]
+        elif not is_last:
+            new = new[: len(new) - self._held(new)]
+        self._given += len(new)
+        return new
+
+    def _held(self, text: str) -> int:
+        """Counts the characters at the end that may be the beginning of a stop string."""
+        longest = max(map(len, self._stop), default=0)
+        for count in range(min(longest - 1, len(text)), 0, -1):
+            if any(stop.startswith(text[-count:]) for stop in self._stop):
+                return count
+        return 0

@@ -1,0 +1,1 @@
+"""The engine of a finetuning run: loss, optimizer, loop, validation, checkpoints."""

@@ -1,0 +1,80 @@
+"""Validation: loss and accuracy over the whole held-out split, and answers to its first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from litft.config.run import EvalConfig
+from litft.data.batches import iter_micro_batches
+from litft.data.store import PreparedData
+from litft.generate.sample import Sampling, evaluating, iter_tokens
+from litft.model.gpt import GPT
+from litft.text.tokenizer import Tokenizer
+from litft.train.loss import TokenLoss, sum_loss_and_correct
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Loss in nats per target token and the share of targets that were the likeliest token."""
+
+    loss: float
+    accuracy: float
+
+
+def validate(
+    fabric: Fabric, model: Any, data: PreparedData, rows: Sequence[int], micro_batch_size: int, token_loss: TokenLoss
+) -> Validation:
+    """Gives loss and accuracy over these rows, all of them, in a fixed order.
+
+    Args:
+        fabric: for autocast.
+        model: a GPT, or Fabric's wrapper of one.
+        data: the held-out split.
+        rows: which of its rows.
+        micro_batch_size: rows computed at once.
+        token_loss: the recipe's.
+    """
+    loss, correct, count = torch.zeros((), device=fabric.device), torch.zeros((), device=fabric.device), 0
+    with evaluating(model), fabric.autocast():
+        for batch in iter_micro_batches(data, rows, micro_batch_size):
+            batch = batch.to(fabric.device)
+            batch_loss, batch_correct = sum_loss_and_correct(
+                model.head, model(batch.input_ids), batch.targets, token_loss
+            )
+            loss, correct, count = loss + batch_loss, correct + batch_correct, count + batch.target_tokens
+    return Validation(loss.item() / count, correct.item() / count)
+
+
+def sample_answers(
+    fabric: Fabric, model: GPT, data: PreparedData, rows: Sequence[int], tokenizer: Tokenizer, config: EvalConfig
+) -> list[dict[str, Any]]:
+    """Answers the prompts of these rows greedily.
+
+    Args:
+        fabric: for autocast.
+        model: the bare GPT.
+        data: the held-out split.
+        rows: whose prompts: the tokens before a row's first target.
+        tokenizer: turns ids into text.
+        config: how long an answer may be.
+
+    Returns:
+        For each row: its number, prompt, answer and the expected answer.
+    """
+    answers = []
+    with evaluating(model), fabric.autocast():
+        for row in rows:
+            ids, mask = data.row(row)
+            first = int(mask.int().argmax())
+            prompt = ids[: max(first, 1)].tolist()
+            count = min(config.max_new_tokens, model.config.block_size - len(prompt))
+            tokens = list(iter_tokens(model, prompt, count, Sampling(), tokenizer.stop_ids)) if count > 0 else []
+            expected = ids[first:][mask[first:]].tolist()
+            texts = (tokenizer.decode(part) for part in (prompt, tokens, expected))
+            answers.append({"row": int(row), **dict(zip(("prompt", "answer", "expected"), texts, strict=True))})
+    return answers

@@ -1,0 +1,170 @@
+"""Opens what a run reads and checks that it fits, before a weight is loaded or a file of a former run is touched."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from litft.checkpoint.files import load_model_config, read_json, require_converted, resolve_checkpoint_dir
+from litft.config.io import load_yaml
+from litft.config.model import ModelConfig
+from litft.config.parse import config_to_dict
+from litft.config.plan import TrainPlan
+from litft.config.run import RunConfig
+from litft.data.batches import rows_within
+from litft.data.store import PreparedData, check_data_fits, find_data_dir
+from litft.errors import ConfigError, DataError
+from litft.families import model_config_from_hf
+from litft.methods.base import Method, freeze
+from litft.model.load import build_empty
+from litft.text.tokenizer import Tokenizer
+from litft.train.state import Inputs, Report, find_resume, write_yaml
+
+
+def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights: bool = True) -> Inputs:
+    """Gives everything a run reads, checked.
+
+    Args:
+        config: the run's.
+        method: tried on a model without memory, so that its mistakes show now.
+        report: told what was left out.
+        needs_weights: False for a run from random weights, which needs only config and tokenizer.
+
+    Raises:
+        LitftError: a folder, a file or a setting that does not fit; nothing has been written then.
+    """
+    checkpoint_dir = resolve_checkpoint_dir(config.checkpoint_dir)
+    if needs_weights:
+        require_converted(checkpoint_dir)
+    data_dir = find_data_dir(config.data_dir)
+    out_dir = config.out_dir or Path("out") / method.name / data_dir.name
+    check_out_dir(out_dir, config)
+    tokenizer = Tokenizer(checkpoint_dir)
+    train, test = (PreparedData.load(data_dir / name) for name in ("train.pt", "test.pt"))
+    check_data_fits(train, tokenizer, checkpoint_dir)
+    model_config = read_model_config(checkpoint_dir)
+    limit = _length_limit(config, model_config, report)
+    train_rows, test_rows = rows_within(train, limit), rows_within(test, limit)
+    _check_rows(data_dir, len(train) - len(train_rows), len(train_rows), len(test_rows), limit, report)
+    trial = build_empty(model_config)
+    method.apply(trial)
+    freeze(trial, method)
+    resume_from = find_resume(out_dir, config.resume, report)
+    if resume_from:
+        check_same_run(config, resume_from.parent / "run.yaml")
+    return Inputs(
+        config=config,
+        checkpoint_dir=checkpoint_dir,
+        data_dir=data_dir,
+        model_config=model_config,
+        out_dir=out_dir,
+        tokenizer=tokenizer,
+        train=train,
+        test=test,
+        train_rows=train_rows,
+        test_rows=test_rows,
+        parameters=sum(p.numel() for p in trial.parameters()),
+        trainable_parameters=sum(p.numel() for p in trial.parameters() if p.requires_grad),
+        resume_from=resume_from,
+        report=report,
+    )
+
+
+def start_out_dir(inputs: Inputs) -> None:
+    """Makes the run's folder, empties it if it may be overwritten, and writes `run.yaml`."""
+    if inputs.config.overwrite and inputs.out_dir.exists() and inputs.resume_from is None:
+        shutil.rmtree(inputs.out_dir)
+    inputs.out_dir.mkdir(parents=True, exist_ok=True)
+    write_yaml(inputs.out_dir / "run.yaml", config_to_dict(inputs.config))
+
+
+def check_out_dir(out_dir: Path, config: RunConfig) -> None:
+    """Refuses an out_dir that a run must not write to.
+
+    Raises:
+        ConfigError: it is a file, or holds something and neither resume nor overwrite is set.
+    """
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ConfigError(f"out_dir {out_dir} is a file; name a folder.")
+    if not out_dir.is_dir() or not any(out_dir.iterdir()) or config.resume:
+        return
+    if not config.overwrite:
+        raise ConfigError(
+            f"out_dir {out_dir} is not empty; go on with --resume auto, start afresh with --overwrite true, "
+            "or name another --out_dir."
+        )
+    if not (out_dir / "run.yaml").exists():
+        raise ConfigError(f"out_dir {out_dir} holds no run.yaml, so it is no run of litft and is not overwritten.")
+
+
+def check_same_run(config: RunConfig, path: Path) -> None:
+    """Refuses to go on with a run under other settings: its schedule and order would no longer be its own.
+
+    Args:
+        config: of the run that would go on.
+        path: `run.yaml` of the run that was interrupted.
+
+    Raises:
+        ConfigError: naming the first setting that differs.
+    """
+    passing = {"resume", "overwrite", "out_dir"}  # where and how a run is taken up, not what it computes
+    before, now = load_yaml(path), config_to_dict(config)
+    for key in now.keys() - passing:
+        if before.get(key) != now[key]:
+            raise ConfigError(
+                f"{path} has {key} {before.get(key)}, this run has {now[key]}; a resumed run keeps its settings."
+            )
+
+
+def describe(inputs: Inputs, plan: TrainPlan) -> str:
+    """Gives the plan of a run as a small table, to be read before it starts."""
+    config, optim = inputs.config, plan.optim
+    tokens = int(inputs.train.lengths[inputs.train_rows].sum())
+    share = inputs.trainable_parameters / inputs.parameters
+    rows = [
+        ("base", f"{inputs.checkpoint_dir}, {inputs.parameters:,} parameters with the method's own"),
+        ("trained", f"{inputs.trainable_parameters:,} parameters ({share:.2%}), {config.precision}"),
+        ("data", f"{len(inputs.train_rows):,} rows of {tokens:,} tokens; {len(inputs.test_rows):,} rows held out"),
+        (
+            "run",
+            f"{plan.steps:,} steps of {plan.global_batch_size} examples, {plan.epochs:.2f} epochs, by {plan.ends_by}",
+        ),
+        ("rate", f"{optim.learning_rate:g}, {optim.schedule} after {plan.warmup_steps} steps of warmup"),
+        ("validate", f"every {plan.eval_every} steps; checkpoint every {plan.save_every}"),
+        ("out", f"{inputs.out_dir}"),
+    ]
+    return "\n".join(f"  {name:<9} {text}" for name, text in rows)
+
+
+def _length_limit(config: RunConfig, model: ModelConfig, report: Report) -> int:
+    """Gives the longest row in tokens; a wish above the model's context is capped, with a sentence."""
+    wanted = config.train.max_seq_length or model.block_size
+    if wanted > model.block_size:
+        report(f"train.max_seq_length {wanted} is above the context of {model.name}; capped at {model.block_size}.")
+    return min(wanted, model.block_size)
+
+
+def _check_rows(data_dir: Path, left_out: int, n_train: int, n_test: int, limit: int, report: Report) -> None:
+    """Says how many rows are too long and refuses a split without any.
+
+    Raises:
+        DataError: no row is left to train on or to validate with.
+    """
+    if left_out:
+        report(f"{left_out:,} rows of {data_dir / 'train.pt'} are over {limit} tokens and left out.")
+    for name, count in (("train.pt", n_train), ("test.pt", n_test)):
+        if count == 0:
+            raise DataError(
+                f"{data_dir / name} has no row of at most {limit} tokens; prepare it again or raise the limit."
+            )
+
+
+def read_model_config(checkpoint_dir: Path) -> ModelConfig:
+    """Gives the architecture of a checkpoint, converted or, for a run from random weights, just described.
+
+    Raises:
+        CheckpointError: the folder describes no model that litft knows.
+    """
+    if (checkpoint_dir / "model_config.yaml").exists():
+        return load_model_config(checkpoint_dir)
+    return model_config_from_hf(read_json(checkpoint_dir / "config.json"), checkpoint_dir.name)

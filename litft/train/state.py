@@ -1,0 +1,220 @@
+"""What a run is made of, and its checkpoints: atomic, hashed, resumable bit for bit.
+
+`step-00000200/` holds what the method trains, the optimizer, the generators of chance and the counts; `final/` is a
+checkpoint directory for every other command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from litft.checkpoint.files import atomic_path, sha256_file
+from litft.config.io import dump_yaml, load_yaml
+from litft.config.model import ModelConfig
+from litft.config.plan import TrainPlan
+from litft.config.run import RunConfig
+from litft.data.store import PreparedData
+from litft.errors import CheckpointError, ConfigError, LitftError
+from litft.methods.base import Method, trainable_state
+from litft.model.gpt import GPT
+from litft.text.tokenizer import Tokenizer
+
+Report = Callable[[str], None]
+
+
+@dataclass
+class Progress:
+    """How far a run has come; losses in nats per target token, seconds of training only."""
+
+    step: int = 0
+    examples: int = 0
+    tokens: int = 0
+    target_tokens: int = 0
+    padding_tokens: int = 0
+    seconds: float = 0.0
+    first_loss: float | None = None
+    final_loss: float | None = None
+    first_val_loss: float | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    best_val_loss: float | None = None
+    best_step: int = 0
+    stopped_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads, checked before a weight is loaded.
+
+    Attributes:
+        checkpoint_dir, model_config: the base.
+        data_dir: where train and test came from.
+        out_dir: the run's own folder, ready to be written.
+        train, test: prepared rows; train_rows and test_rows say which of them fit the length.
+        trainable_parameters, parameters: counts.
+        resume_from: the step folder to go on from, if any.
+    """
+
+    config: RunConfig
+    checkpoint_dir: Path
+    data_dir: Path
+    model_config: ModelConfig
+    out_dir: Path
+    tokenizer: Tokenizer
+    train: PreparedData
+    test: PreparedData
+    train_rows: Tensor
+    test_rows: Tensor
+    parameters: int
+    trainable_parameters: int
+    resume_from: Path | None
+    report: Report
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the loop works on."""
+
+    inputs: Inputs
+    fabric: Fabric
+    plan: TrainPlan
+    method: Method
+    gpt: GPT
+    model: Any  # Fabric's wrapper of gpt
+    optimizer: Any  # Fabric's wrapper of the optimizer
+
+
+def save_step(run: Run, progress: Progress) -> None:
+    """Writes `step-XXXXXXXX/` as a whole or not at all, then removes what `train.keep` does not keep."""
+    out_dir = run.inputs.out_dir
+    target = out_dir / f"step-{progress.step:08d}"
+    temporary = out_dir / f".{target.name}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    parts = {"trainable": trainable_state(run.gpt, run.method), "optimizer": _optimizer_state(run), "rng": _rng_state()}
+    for name, tensors in parts.items():
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / f"{name}.safetensors")
+    hashes = {name: sha256_file(temporary / f"{name}.safetensors") for name in parts}
+    write_yaml(temporary / "state.yaml", {"progress": dataclasses.asdict(progress), "sha256": hashes})
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.rename(target)
+    _remove_old(out_dir, run.inputs.config.train.keep, progress.best_step)
+
+
+def load_step(run: Run, folder: Path) -> Progress:
+    """Puts a step checkpoint back: weights, optimizer, chance, counts.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    progress = check_step(folder)
+    weights = load_file(folder / "trainable.safetensors")
+    wanted = trainable_state(run.gpt, run.method)
+    if weights.keys() != wanted.keys():
+        raise CheckpointError(f"{folder} was written by a run with other trainable parameters; it cannot be resumed.")
+    for name, tensor in wanted.items():
+        tensor.copy_(weights[name])
+    _load_optimizer_state(run, load_file(folder / "optimizer.safetensors"))
+    rng = load_file(folder / "rng.safetensors")
+    torch.set_rng_state(rng["cpu"])
+    if "cuda" in rng:
+        torch.cuda.set_rng_state(rng["cuda"])
+    return progress
+
+
+def check_step(folder: Path) -> Progress:
+    """Gives the counts of a step checkpoint whose files are whole.
+
+    Raises:
+        CheckpointError: a file is missing or differs from its hash.
+    """
+    try:
+        state = load_yaml(folder / "state.yaml")
+        for name, digest in state["sha256"].items():
+            if sha256_file(folder / f"{name}.safetensors") != digest:
+                raise CheckpointError(f"{folder / name}.safetensors is damaged: its sha256 differs from state.yaml.")
+        return Progress(**state["progress"])
+    except (ConfigError, KeyError, TypeError, OSError) as error:
+        raise CheckpointError(f"{folder} is not a whole step checkpoint: {error}.") from error
+
+
+def find_resume(out_dir: Path, resume: str | None, report: Report) -> Path | None:
+    """Gives the step folder to go on from.
+
+    Args:
+        out_dir: the run's folder.
+        resume: None, `auto`, or the path of a step folder.
+        report: told which one is taken, which are damaged, or that the run starts afresh.
+
+    Raises:
+        CheckpointError: the given path is no whole step checkpoint.
+    """
+    if resume is None:
+        return None
+    if resume != "auto":
+        check_step(Path(resume))
+        return Path(resume)
+    for folder in reversed(step_folders(out_dir)):
+        try:
+            check_step(folder)
+        except LitftError as error:
+            report(f"Warning: {error} Taking the one before.")
+            continue
+        report(f"Resuming from {folder}.")
+        return folder
+    report(f"No checkpoint in {out_dir}; starting afresh.")
+    return None
+
+
+def step_folders(out_dir: Path) -> list[Path]:
+    """Gives the step checkpoints of a run, oldest first."""
+    found = out_dir.iterdir() if out_dir.is_dir() else []
+    return sorted(folder for folder in found if folder.is_dir() and re.fullmatch(r"step-\d{8}", folder.name))
+
+
+def _remove_old(out_dir: Path, keep: int, best_step: int) -> None:
+    """Deletes all but the newest `keep` step checkpoints and the best."""
+    for folder in step_folders(out_dir)[:-keep]:
+        if folder.name != f"step-{best_step:08d}":
+            shutil.rmtree(folder)
+
+
+def _optimizer_state(run: Run) -> dict[str, Tensor]:
+    """Flattens the optimizer's state to `name/key` tensors, by parameter name."""
+    names = {parameter: name for name, parameter in run.gpt.named_parameters()}
+    state = run.optimizer.optimizer.state
+    return {f"{names[p]}/{key}": value for p, values in state.items() for key, value in values.items()}
+
+
+def _load_optimizer_state(run: Run, tensors: dict[str, Tensor]) -> None:
+    """Puts `name/key` tensors back beside their parameters."""
+    parameters = dict(run.gpt.named_parameters())
+    state = run.optimizer.optimizer.state
+    for full, tensor in tensors.items():
+        name, _, key = full.rpartition("/")
+        device = "cpu" if key == "step" else parameters[name].device
+        state[parameters[name]][key] = tensor.to(device)
+
+
+def _rng_state() -> dict[str, Tensor]:
+    """Gives the state of torch's generators as bytes."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
+
+
+def write_yaml(path: Path, values: dict[str, Any]) -> None:
+    """Writes plain types as YAML, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(dump_yaml(values), encoding="utf-8")

@@ -1,0 +1,18 @@
+"""What every test gets: one thread (the suite runs two processes at once) and a folder of its own to stand in."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths such as checkpoints/ and out/ never meet the checkout's."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
