@@ -1,6 +1,7 @@
-"""Finetune with LLaMA-Adapter v2: `python finetune/adapter_v2.py --checkpoint_dir DIR --data_dir DIR`, or `litft finetune adapter_v2`.
+"""Finetune with LLaMA-Adapter v2: `python finetune/adapter_v2.py --checkpoint_dir DIR --data_dir DIR`.
 
-The run, top to bottom. To try an idea, copy this file and change it: the loss is at the end.
+`litft finetune adapter_v2` runs the same file. The run, top to bottom; the loss is at the end.
+To try an idea, copy this file and change it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from litft.config.plan import build_plan
 from litft.config.run import AdapterRun
-from litft.methods.base import freeze
 from litft.methods.adapter import AdapterV2
+from litft.methods.base import freeze
 from litft.model.load import load_model
 from litft.train.fabric import build_fabric
 from litft.train.finish import finish

@@ -1,6 +1,7 @@
-"""Finetune every weight: `python finetune/full.py --checkpoint_dir DIR --data_dir DIR`, or `litft finetune full`.
+"""Finetune every weight: `python finetune/full.py --checkpoint_dir DIR --data_dir DIR`.
 
-The run, top to bottom. To try an idea, copy this file and change it: the loss is at the end.
+`litft finetune full` runs the same file. The run, top to bottom; the loss is at the end.
+To try an idea, copy this file and change it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Finetune with LoRA: `python finetune/lora.py --checkpoint_dir DIR --data_dir DIR`, or `litft finetune lora`.
+"""Finetune with LoRA: `python finetune/lora.py --checkpoint_dir DIR --data_dir DIR`.
 
-The run, top to bottom. To try an idea, copy this file and change it: the loss is at the end.
+`litft finetune lora` runs the same file. The run, top to bottom; the loss is at the end.
+To try an idea, copy this file and change it.
 """
 
 from __future__ import annotations

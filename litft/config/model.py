@@ -23,7 +23,8 @@ class RopeScaling:
     `linear` divides every frequency by `factor`; `llama3` divides the long wavelengths only, with a smooth passage
     between `original_block_size / high_freq_factor` and `original_block_size / low_freq_factor`.
 
-    Source: Hugging Face `modeling_rope_utils` (`_compute_linear_scaling_rope_parameters`, `_compute_llama3_parameters`).
+    Source: Hugging Face `modeling_rope_utils`, `_compute_linear_scaling_rope_parameters` and
+    `_compute_llama3_parameters`.
     """
 
     kind: Literal["linear", "llama3"]

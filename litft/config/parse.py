@@ -30,7 +30,7 @@ LIT_GPT_NAMES = {
 COMMAND_LINE = "the command line"
 
 
-class HelpRequest(Exception):
+class HelpRequest(Exception):  # noqa: N818 - no error
     """`--help` or `--print_config` was asked for; `str(request)` is the text to print."""
 
 

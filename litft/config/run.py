@@ -49,7 +49,7 @@ class TrainConfig:
         Raises:
             ConfigError: naming the field, its value and its range.
         """
-        least = {name: 1 for name in ("global_batch_size", "micro_batch_size", "epochs", "max_iters", "max_steps")}
+        least = dict.fromkeys(("global_batch_size", "micro_batch_size", "epochs", "max_iters", "max_steps"), 1)
         require_at_least("train", self, {**least, "keep": 1, "log_interval": 1, "max_seq_length": 2})
         if self.save_interval <= 0:
             raise ConfigError(f"train.save_interval is {self.save_interval}; it must be above 0.")

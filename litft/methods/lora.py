@@ -57,7 +57,7 @@ class LoRALinear(nn.Module):
     def _parts(self, a: Tensor, b: Tensor) -> list[tuple[tuple[int, int], Tensor, Tensor]]:
         """Pairs each slice with its columns of a (..., P R) and its rows of b."""
         rows = [stop - start for start, stop in self.slices]
-        return list(zip(self.slices, a.split(self.rank, dim=-1), b.split(rows), strict=True))
+        return list(zip(self.slices, torch.split(a, self.rank, dim=-1), torch.split(b, rows), strict=True))
 
 
 class LoRA:

@@ -148,8 +148,8 @@ class CausalSelfAttention(nn.Module):
 
     def split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, (H + 2G) D) -> q (B, H, T, D), k and v (B, G, T, D)."""
-        parts = qkv.split(self.config.qkv_sizes, dim=-1)
-        q, k, v = (part.unflatten(-1, (-1, self.config.head_size)).transpose(1, 2) for part in parts)
+        parts = torch.split(qkv, list(self.config.qkv_sizes), dim=-1)
+        q, k, v = (part.view(*part.shape[:2], -1, self.config.head_size).transpose(1, 2) for part in parts)
         return q, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

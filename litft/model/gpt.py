@@ -110,7 +110,7 @@ class GPT(nn.Module):
         return cast(Tensor, self.lm_head(hidden))
 
     def tie_weights(self) -> None:
-        """Makes the head share the embedding's parameter where the config says so; again after weights were assigned."""
+        """Makes the head share the embedding's parameter where the config says so; assigning weights undoes it."""
         if self.config.tie_embeddings:
             self.lm_head.weight = cast(nn.Embedding, self.transformer["wte"]).weight
 

@@ -1,6 +1,6 @@
 """The parts a block is made of, and the tables that choose among them.
 
-A new kind of norm, activation or MLP is one class here and one row in its table. Knows nothing of attention or families.
+A new kind of norm, activation or MLP is one class here and one row in its table. Knows no attention, no families.
 """
 
 from __future__ import annotations

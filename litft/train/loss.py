@@ -33,7 +33,7 @@ def iter_targets(hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tens
     """
     wanted = targets != IGNORE
     chosen, ids = hidden[wanted], targets[wanted]
-    yield from zip(chosen.split(CHUNK_TOKENS), ids.split(CHUNK_TOKENS), strict=True) if len(ids) else ()
+    yield from zip(torch.split(chosen, CHUNK_TOKENS), torch.split(ids, CHUNK_TOKENS), strict=True) if len(ids) else ()
 
 
 def sum_target_loss(head: Head, hidden: Tensor, targets: Tensor, token_loss: TokenLoss) -> Tensor:

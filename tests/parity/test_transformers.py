@@ -89,7 +89,7 @@ def test_logits(pair: tuple[Any, GPT], ids: Tensor) -> None:
 
 
 def test_gradients(pair: tuple[Any, GPT], ids: Tensor, tmp_path: Path) -> None:
-    """Every weight's gradient; theirs are saved as a model's weights would be, so that conversion lays them out as ours."""
+    """Every weight's gradient; theirs are saved as weights would be, so that conversion lays them out as ours."""
     theirs, ours = pair
     targets = ids[:, 1:]
     F.cross_entropy(theirs(ids).logits[:, :-1].transpose(1, 2), targets).backward()
