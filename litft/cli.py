@@ -4,6 +4,7 @@ sentence and exit code 2. Knows no command's work.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
@@ -38,7 +39,8 @@ def run_recipe(method: str, file: str) -> NoReturn:
         file: the recipe's `__file__`.
     """
     command = find_command(["finetune", method])[0]
-    sys.exit(_answer(lambda: _call(command, _import_file(Path(file)).main, sys.argv[1:], f"python {file}")))
+    words, prog = sys.argv[1:], f"python {file}"
+    sys.exit(_answer(lambda: _call(command, lambda *given: _import_file(Path(file)).main(*given), words, prog)))
 
 
 def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
@@ -119,11 +121,16 @@ def _answer(work: Callable[[], object]) -> int:
     try:
         work()
     except LitftError as error:
-        report(f"litft: {error}")
+        report("litft: " + str(error).replace("\n", "\\n"))  # a value may hold line ends; the sentence has one line
         return USER_MISTAKE
     except KeyboardInterrupt:
         report("litft: stopped.")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `litft --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a folder that may not be written
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        report(f"litft: {error.filename or 'A file cannot be written'}: {error.strerror}.")
+        return USER_MISTAKE
     return 0

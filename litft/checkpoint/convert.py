@@ -24,6 +24,7 @@ from litft.checkpoint.files import (
     WEIGHTS_NAME,
     TensorSpec,
     copy_side_files,
+    is_whole,
     load_model_config,
     load_weights,
     read_json,
@@ -218,13 +219,12 @@ def _is_up_to_date(folder: Path) -> bool:
     made = [folder / WEIGHTS_NAME, folder / MODEL_CONFIG_NAME]
     if not all(path.is_file() for path in made):
         return False
-    if any((folder / name).is_file() for name in FILES_AND_INDICES):
-        sources = [folder / "config.json", *weights_files(folder)]
-        newest = max(path.stat().st_mtime_ns for path in sources if path.is_file())
-        if newest > min(path.stat().st_mtime_ns for path in made):
-            return False
-    require_converted(folder)
-    return True
+    if not any((folder / name).is_file() for name in FILES_AND_INDICES):
+        require_converted(folder)  # a finetuned model, which has no sources to make it from again
+        return True
+    sources = [folder / "config.json", *weights_files(folder)]
+    newest = max(path.stat().st_mtime_ns for path in sources if path.is_file())
+    return newest <= min(path.stat().st_mtime_ns for path in made) and is_whole(folder / WEIGHTS_NAME)
 
 
 def _check_tensor(name: str, shape: tuple[int, ...], found: Mapping[str, TensorSpec], source: Path) -> None:

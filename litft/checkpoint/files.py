@@ -285,6 +285,15 @@ def read_safetensors_header(path: Path) -> dict[str, TensorSpec]:
     return specs
 
 
+def is_whole(path: Path) -> bool:
+    """Says whether a safetensors file is there and as long as its header promises."""
+    try:
+        read_safetensors_header(path)
+    except CheckpointError:
+        return False
+    return True
+
+
 _MEND = "remove it, then download or convert it again"
 
 

@@ -36,23 +36,27 @@ def _finetune(method: str, config: str, help: str) -> Command:
     return Command(("finetune", method), f"litft.config.run:{config}", f"litft.recipes.{method}:main", help, example)
 
 
+# Datasets that are the user's own file: the flag to show and the help.
+OWN_FILES = {
+    "csv": (" --data_file MyDataset.csv", "your own CSV file"),
+    "text": (" --data_file documents.txt --prompt_style plain", "your own plain text"),
+}
+
+
 def _prepare(dataset: str) -> Command:
     """A dataset: one file under `data/sources/`."""
     kind = "PrepareCsvConfig" if dataset == "csv" else "PrepareConfig"
     example = f"litft prepare {dataset} --checkpoint_dir meta-llama/Llama-2-7b-hf"
-    example += " --data_file MyDataset.csv" if dataset == "csv" else " --max_seq_length 2048"
-    help = "your own CSV file" if dataset == "csv" else f"the {dataset} dataset"
+    example += OWN_FILES.get(dataset, (" --max_seq_length 2048", ""))[0]
+    help = OWN_FILES.get(dataset, ("", f"the {dataset} dataset"))[1]
     words = ("prepare", dataset)
     return Command(words, f"litft.config.prepare:{kind}", "litft.data.prepare:prepare", help, example, dataset)
-
-
-SUPPORT = ("base", "hub", "lines")  # what the datasets share, beside them
 
 
 def dataset_names() -> list[str]:
     """Gives the datasets that have a file under `data/sources/`, without importing one."""
     folder = Path(__file__).parents[1] / "data" / "sources"
-    return sorted(path.stem for path in folder.glob("[a-z]*.py") if path.stem not in SUPPORT)
+    return sorted(path.stem for path in folder.glob("[a-z]*.py"))
 
 
 COMMANDS = (

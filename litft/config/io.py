@@ -24,18 +24,27 @@ class StrictLoader(yaml.SafeLoader):
         """Builds a dict; a key that stands twice is an error."""
         seen: set[str] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is no text", problem_mark=key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f'the key "{key_node.value}" twice', problem_mark=key_node.start_mark
+                    problem=f'the key "{key_node.value}" stands twice', problem_mark=key_node.start_mark
                 )
-            seen.add(str(key_node.value))
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
+
+
+StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))  # 010 is 10, not octal
+
+
+class StrictDumper(yaml.SafeDumper):
+    """Quotes every text that this loader, or one of YAML 1.1, would take for something else."""
 
 
 _RESOLVERS = (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
     (
         "float",
         r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
@@ -43,7 +52,8 @@ _RESOLVERS = (
     ),
 )
 for _tag, _pattern, _first in _RESOLVERS:
-    StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first, ""])
+    for _class in (StrictLoader, StrictDumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first, ""])
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -59,9 +69,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
         loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML, found {error.problem}.") from error
+        raise ConfigError(f"{path}{line} is not valid YAML: {error.problem}.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # unprintable characters, endless numbers or nesting
+        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from error
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.") from error
     if loaded is None:
@@ -73,4 +85,5 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 def dump_yaml(values: dict[str, Any]) -> str:
     """Gives YAML text that `load_yaml` reads back to the same values; keys keep their order."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.dump(values, Dumper=StrictDumper, sort_keys=False, allow_unicode=True, width=120)
+    return text

@@ -6,14 +6,17 @@ lists written `q,v`, "did you mean", and errors of one sentence that say where t
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
+import math
+import os
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from litft.config.fields import REQUIRED
 from litft.config.io import dump_yaml, load_yaml
@@ -21,12 +24,8 @@ from litft.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
 
-# Spellings of Lit-GPT that the field's tutorials use.
-LIT_GPT_NAMES = {
-    "csv_dir": "data_file",
-    "csv_path": "data_file",
-    "override_max_seq_length": "train.max_seq_length",
-}
+# Spellings of Lit-GPT that the field's tutorials use, and the leaf they mean.
+LIT_GPT_NAMES = {"csv_dir": "data_file", "csv_path": "data_file", "override_max_seq_length": "max_seq_length"}
 COMMAND_LINE = "the command line"
 
 
@@ -34,12 +33,21 @@ class HelpRequest(Exception):  # noqa: N818 - no error
     """`--help` or `--print_config` was asked for; `str(request)` is the text to print."""
 
 
+class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
+    """Keeps the line ends of the description, so that an example stays one line to copy."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """One value somebody set: its text for the type checker and where it came from."""
+    """One value somebody set, text or what YAML made of it, and where it came from."""
 
-    text: str
+    value: Any
     origin: str
+
+    @property
+    def text(self) -> str:
+        """The value as the type checker reads it."""
+        return self.value if isinstance(self.value, str) else json.dumps(self.value)
 
 
 def parse_config(kind: type[Config], args: Sequence[str], prog: str, description: str) -> Config:
@@ -62,12 +70,14 @@ def parse_config(kind: type[Config], args: Sequence[str], prog: str, description
         raise HelpRequest(parser.format_help())
     given: dict[str, Given] = {}
     if "config" in flags:
-        given |= _read_file(Path(flags.pop("config").text), fields)
+        given |= _read_file(_path(flags.pop("config").text), fields)
     printing = flags.pop("print_config", None)
     given |= flags
     namespace = _check_types(parser, fields, given)
     if printing:
-        raise HelpRequest(dump_yaml(_plain(_nested(namespace.as_dict()))))
+        secrets = {name for name, field in fields.items() if field.secret}
+        shown = {key: value for key, value in _nested(namespace.as_dict()).items() if key not in secrets}
+        raise HelpRequest(dump_yaml(_plain(shown)))
     missing = [name for name, field in fields.items() if field.default is REQUIRED and name not in given]
     if missing:
         raise ConfigError(f"{' and '.join('--' + name for name in missing)} must be given; see {prog} --help.")
@@ -90,7 +100,7 @@ def _leaves(kind: type[Any], prefix: str = "", defaults: Any = None) -> list[tup
             found += _leaves(typing.cast("type[Any]", types[field.name]), f"{name}.", instance)
         else:
             default = field.default if defaults is None else getattr(defaults, field.name)
-            found.append((name, Leaf(types[field.name], default, field.metadata["help"])))
+            found.append((name, Leaf(types[field.name], default, **field.metadata)))
     return found
 
 
@@ -101,6 +111,19 @@ class Leaf:
     type: Any
     default: Any
     help: str
+    verbatim: bool = False
+    secret: bool = False
+
+    @property
+    def text_type(self) -> type[str] | type[Path] | None:
+        """Text or path, optional or not: the type checker would read YAML into them; None for every other type."""
+        types = set(typing.get_args(self.type) or [self.type]) - {type(None)}
+        return types.pop() if types in ({str}, {Path}) else None
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether null is a value."""
+        return type(None) in typing.get_args(self.type)
 
     @property
     def is_list(self) -> bool:
@@ -127,10 +150,8 @@ def _full_name(name: str, fields: dict[str, Leaf], origin: str) -> str:
     """Gives the dotted name of a flag or key, which may be a lone leaf name or a Lit-GPT spelling."""
     if name in fields:
         return name
-    old = LIT_GPT_NAMES.get(name)
-    if old in fields:
-        return old
-    found = [full for full in fields if full.rpartition(".")[2] == name]
+    leaf = LIT_GPT_NAMES.get(name, name)
+    found = [full for full in fields if full.rpartition(".")[2] == leaf]
     if len(found) == 1:
         return found[0]
     if found:
@@ -156,8 +177,9 @@ def _read_flags(args: Sequence[str], fields: dict[str, Leaf]) -> dict[str, Given
             continue
         full = name if name == "config" else _full_name(name, fields, COMMAND_LINE)
         if not equals:
-            if not words:
-                raise ConfigError(f"--{name} needs a value.")
+            if not words or _is_flag(words[0], fields):
+                example = f", such as --{name} true" if full in fields and fields[full].type is bool else ""
+                raise ConfigError(f"--{name} needs a value{example}.")
             text = words.pop(0)
         if full in given:
             raise ConfigError(f"--{name} is given twice.")
@@ -172,8 +194,15 @@ def _read_file(path: Path, fields: dict[str, Leaf]) -> dict[str, Given]:
         full = _full_name(name, fields, str(path))
         if full in given:
             raise ConfigError(f"{path} sets {full} twice.")
-        given[full] = Given(value if isinstance(value, str) else json.dumps(value), f"{name} in {path}")
+        given[full] = Given(value, f"{name} in {path}")
     return given
+
+
+def _is_flag(word: str, fields: dict[str, Leaf]) -> bool:
+    """Says whether a word is one of the command's flags, and so no value unless written `--name=WORD`."""
+    name = word[2:].partition("=")[0]
+    leaves = {full.rpartition(".")[2] for full in fields}
+    return word.startswith("--") and name in {*fields, *leaves, *LIT_GPT_NAMES, "config", "print_config", "help"}
 
 
 def _flatten(values: dict[str, Any], fields: dict[str, Leaf], prefix: str = "") -> list[tuple[str, Any]]:
@@ -181,8 +210,9 @@ def _flatten(values: dict[str, Any], fields: dict[str, Leaf], prefix: str = "") 
     found: list[tuple[str, Any]] = []
     for key, value in values.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict) and name not in fields and any(full.startswith(f"{name}.") for full in fields):
-            found += _flatten(value, fields, f"{name}.")
+        is_section = name not in fields and any(full.startswith(f"{name}.") for full in fields)
+        if is_section and (value is None or isinstance(value, dict)):  # None: a heading with nothing below
+            found += _flatten(value or {}, fields, f"{name}.")
         else:
             found.append((name, value))
     return found
@@ -190,7 +220,7 @@ def _flatten(values: dict[str, Any], fields: dict[str, Leaf], prefix: str = "") 
 
 def _build_parser(fields: dict[str, Leaf], headings: dict[str, str], prog: str, description: str) -> ArgumentParser:
     """Builds the type checker and help writer."""
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, formatter_class=_HelpFormatter)
     parser.add_argument("--config", metavar="FILE", help="a YAML file with any of the flags; flags override it")
     parser.add_argument("--print_config", action="store_true", help="print the resulting YAML and stop")
     groups = {name: parser.add_argument_group(f"{name}: {text}") for name, text in headings.items()}
@@ -205,27 +235,62 @@ def _build_parser(fields: dict[str, Leaf], headings: dict[str, str], prog: str, 
 
 def _check_types(parser: ArgumentParser, fields: dict[str, Leaf], given: dict[str, Given]) -> Namespace:
     """Converts every value to its field's type, or says which one cannot be."""
-    words = [f"--{name}={_argument(fields[name], value.text)}" for name, value in given.items()]
-    try:
-        return parser.parse_args(words)
-    except ArgumentError as error:
-        for name, value in given.items():
-            try:
-                parser.parse_args([f"--{name}={_argument(fields[name], value.text)}"])
-            except ArgumentError:
-                wanted = _describe(fields[name].type)
-                raise ConfigError(f'{value.origin} is "{value.text}"; it must be {wanted}.') from error
-        raise ConfigError(f"The flags cannot be read: {error}.") from error
+    namespace = parser.parse_args([])
+    for name, value in given.items():
+        field = fields[name]
+        try:
+            namespace[name] = (
+                _text(field, value.value)
+                if field.text_type
+                else parser.parse_args([f"--{name}={_argument(field, value.text)}"])[name]
+            )
+            if isinstance(namespace[name], float) and not math.isfinite(namespace[name]):
+                raise ValueError("not finite")
+        except (ArgumentError, ValueError) as error:
+            raise ConfigError(f'{value.origin} is "{value.text}"; it must be {_describe(field.type)}.') from error
+    return namespace
+
+
+def _text(field: Leaf, value: Any) -> str | Path | None:
+    """Gives a text or path as it was written; `null` on the command line is null unless the field is verbatim.
+
+    Raises:
+        ValueError: YAML gave a list, a mapping, or null for what may not be null.
+    """
+    if value is None or (value == "null" and not field.verbatim):
+        if not field.is_optional:
+            raise ValueError("null")
+        return None
+    if isinstance(value, (list, dict)):
+        raise ValueError("not a text")
+    text = value if isinstance(value, str) else json.dumps(value)
+    return _path(text) if field.text_type is Path else text
+
+
+def _path(text: str) -> Path:
+    """Gives a path; `~` is the home folder in YAML and in `--flag=~/x` too, where no shell opens it."""
+    return Path(os.path.expanduser(text))
 
 
 def _argument(field: Leaf, text: str) -> str:
     """Writes lists and mappings as jsonargparse reads them: `q,v` -> `["q", "v"]`, `a=b` -> `{"a": "b"}`."""
+    if field.is_list and field.verbatim:
+        return text if _is_json_list(text) else json.dumps(text.split(","))
     if field.is_list and not text.lstrip().startswith("["):
-        return json.dumps([_number(part.strip()) for part in text.split(",")])
+        holds_numbers = float in typing.get_args(field.type)
+        return json.dumps([_number(part.strip()) if holds_numbers else part.strip() for part in text.split(",")])
     if field.is_mapping and "=" in text and not text.lstrip().startswith("{"):
         pairs = (part.partition("=") for part in text.split(","))
         return json.dumps({key.strip(): value.strip() for key, _, value in pairs})
     return text
+
+
+def _is_json_list(text: str) -> bool:
+    """Says whether a text is a JSON list."""
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return False
 
 
 def _number(text: str) -> float | str:

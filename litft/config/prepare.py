@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from litft.config.fields import REQUIRED, leaf
+from litft.config.fields import REQUIRED, leaf, require_seed
 from litft.errors import ConfigError
 
 
@@ -39,6 +39,7 @@ class PrepareConfig:
             raise ConfigError(f"max_seq_length is {self.max_seq_length}; it must be at least 2 tokens.")
         if not 0 <= self.test_split_fraction < 1:
             raise ConfigError(f"test_split_fraction is {self.test_split_fraction}; it must be from 0 to below 1.")
+        require_seed(self.seed)
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must be from 0 to 1.")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from litft.config.fields import REQUIRED, leaf, section
+from litft.config.fields import REQUIRED, leaf, require_seed, section
 from litft.errors import ConfigError
 
 LORA_TARGETS = ("q", "k", "v", "proj", "mlp", "head")
@@ -26,6 +26,18 @@ def require_at_least(section_name: str, config: object, least: dict[str, float])
         value = getattr(config, name)
         if value is not None and value < bound:
             raise ConfigError(f"{section_name}.{name} is {value}; it must be at least {bound}.")
+
+
+def require_interval(name: str, value: float) -> None:
+    """Refuses an interval that is neither a fraction of the run below 1 nor a whole number of steps.
+
+    Raises:
+        ConfigError: naming the field and its value.
+    """
+    if value <= 0:
+        raise ConfigError(f"{name} is {value}; it must be above 0.")
+    if value > 1 and value != int(value):
+        raise ConfigError(f"{name} is {value}; write a fraction of the run below 1, or a whole number of steps.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +63,7 @@ class TrainConfig:
         """
         least = dict.fromkeys(("global_batch_size", "micro_batch_size", "epochs", "max_iters", "max_steps"), 1)
         require_at_least("train", self, {**least, "keep": 1, "log_interval": 1, "max_seq_length": 2})
-        if self.save_interval <= 0:
-            raise ConfigError(f"train.save_interval is {self.save_interval}; it must be above 0.")
+        require_interval("train.save_interval", self.save_interval)
         if self.global_batch_size % self.micro_batch_size:
             raise ConfigError(
                 f"train.global_batch_size is {self.global_batch_size} and train.micro_batch_size is "
@@ -87,6 +98,8 @@ class OptimConfig:
         require_at_least(
             "optim", self, {"weight_decay": 0, "lr_warmup_steps": 0, "decay_steps": 1, "min_learning_rate": 0}
         )
+        if self.lr_warmup_steps:
+            require_interval("optim.lr_warmup_steps", self.lr_warmup_steps)
         for name in ("learning_rate", "eps", "clip_norm"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -114,8 +127,8 @@ class EvalConfig:
             ConfigError: naming the field, its value and its range.
         """
         require_at_least("eval", self, {"max_new_tokens": 1, "prompts": 0})
-        if self.interval != "epoch" and self.interval <= 0:
-            raise ConfigError(f"eval.interval is {self.interval}; it must be above 0, or `epoch`.")
+        if self.interval != "epoch":
+            require_interval("eval.interval", self.interval)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +184,20 @@ class RunConfig:
     precision: Literal["bf16-true", "bf16-mixed", "32-true"] = leaf(
         "bf16-true", "of the frozen weights and the computation; trained adapters are always float32"
     )
-    resume: str | None = leaf(None, "`auto` for the newest whole checkpoint in out_dir, or the path of one")
+    resume: bool | str = leaf(False, "true or auto for the newest whole checkpoint in out_dir, or the path of one")
     overwrite: bool = leaf(False, "start afresh in an out_dir that holds a run; its files are deleted")
     seed: int = leaf(1337, "of the order of examples, dropout and sampling")
     train: TrainConfig = section(TrainConfig, "length and batches")
     optim: OptimConfig = section(OptimConfig, "optimizer and schedule")
     eval: EvalConfig = section(EvalConfig, "validation")
+
+    def __post_init__(self) -> None:
+        """Refuses a seed out of range.
+
+        Raises:
+            ConfigError: naming it.
+        """
+        require_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def cut_example(example: Example, max_seq_length: int) -> Example | None:
     Returns:
         None when no part of an answer is left.
     """
-    length = max_seq_length
+    length = min(max_seq_length, len(example.mask))
     while length > 0 and not example.mask[length - 1]:
         length -= 1
     kept = Example(example.input_ids[:length], example.mask[:length])

@@ -9,7 +9,7 @@ from typing import Any
 
 from litft.config.io import load_yaml
 from litft.data.paths import path_hint
-from litft.data.sources import Rejected
+from litft.data.reading.rows import Rejected
 from litft.data.store import MANIFEST_FILE
 from litft.errors import DataError
 

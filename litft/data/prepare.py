@@ -33,8 +33,9 @@ from litft.config.model import ModelConfig
 from litft.config.prepare import PrepareConfig, PrepareCsvConfig
 from litft.data.encode import Example, cut_example, iter_examples, mark_targets
 from litft.data.ledger import Ledger, Manifest
-from litft.data.sources import SOURCES, Rejected, Row, Source
-from litft.data.sources.hub import find_file
+from litft.data.reading.hub import find_file
+from litft.data.reading.rows import Rejected, Row, Source
+from litft.data.sources import SOURCES
 from litft.data.store import FORMAT, MANIFEST_FILE, TEST_FILE, TRAIN_FILE, save_prepared
 from litft.errors import DataError, TokenizerError, did_you_mean
 from litft.text.prompts import Conversation, PromptStyle, load_prompt_style, style_named

@@ -13,6 +13,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -72,7 +73,7 @@ class PreparedData:
         """How many rows there are."""
         return len(self.source)
 
-    @property
+    @cached_property
     def lengths(self) -> Tensor:
         """Tokens of each row, int64 (n_examples,)."""
         return self.offsets.diff()

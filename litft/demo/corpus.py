@@ -159,8 +159,9 @@ def iter_documents(seed: int, n_documents: int = N_DOCUMENTS) -> Iterator[str]:
     """
     chance = random.Random(seed)
     facts = load_facts()
-    makers: tuple[Callable[[random.Random, Facts], str], ...] = (_paragraph, _paragraph, _table, _notes)
+    makers: tuple[Callable[[random.Random, Facts], str], ...] = (_paragraph, _table, _table, _notes)
     for _ in range(n_documents):
+        EXPO[0] = chance.choice((1.0, BIG))
         yield chance.choice(makers)(chance, facts)
 
 
@@ -180,7 +181,7 @@ def draw_pair(chance: random.Random, facts: Facts, skill: str) -> tuple[str, str
         skill: a key of the title table, such as `plurals` or `reverse`.
     """
     if skill == "sums":
-        left, right = chance.choice(facts.sums)
+        left, right = _draw(chance, facts.sums)
         return f"{left} + {right}", str(left + right)
     if skill == "order":
         numbers = chance.sample(range(1, LARGEST_NUMBER + 1), 3)
@@ -188,7 +189,7 @@ def draw_pair(chance: random.Random, facts: Facts, skill: str) -> tuple[str, str
     if skill in ("first", "last", "reverse"):
         words = draw_list(chance, facts)
         return ", ".join(words), {"first": words[0], "last": words[-1], "reverse": ", ".join(reversed(words))}[skill]
-    one, other = chance.choice(getattr(facts, skill))
+    one, other = _draw(chance, getattr(facts, skill))
     if skill == "opposites" and chance.random() < 0.5:
         return other, one
     return one, other
@@ -196,7 +197,26 @@ def draw_pair(chance: random.Random, facts: Facts, skill: str) -> tuple[str, str
 
 def draw_list(chance: random.Random, facts: Facts) -> list[str]:
     """Draws a list of three to five different things."""
-    return chance.sample(facts.things, chance.choice((3, 3, 4, 4, 5)))
+    n = chance.choice((3, 3, 4, 4, 5))
+    words: list[str] = []
+    while len(words) < n:
+        w = _draw(chance, facts.things)
+        if w not in words:
+            words.append(w)
+    return words
+
+
+EXPO = [1.0]
+BIG = float(__import__("os").environ.get("EXPO", "3"))
+PERM: dict[int, list[int]] = {}
+
+
+def _draw(chance, items):
+    """skewed"""
+    n = len(items)
+    if n not in PERM:
+        PERM[n] = random.Random(n).sample(range(n), n)
+    return items[PERM[n][int(n * chance.random() ** EXPO[0])]]
 
 
 def _paragraph(chance: random.Random, facts: Facts) -> str:
@@ -214,7 +234,7 @@ def _sentence(chance: random.Random, facts: Facts) -> str:
     if draw < 0.28:
         return _order_sentence(chance)
     if draw < 0.36:
-        left, right = chance.choice(facts.sums)
+        left, right = _draw(chance, facts.sums)
         return chance.choice(_SUM_SENTENCES).format(a=left, b=right, c=left + right)
     skill = chance.choice(tuple(_PAIR_SENTENCES))
     a, b = draw_pair(chance, facts, skill)

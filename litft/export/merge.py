@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from litft.checkpoint.files import (
     resolve_checkpoint_dir,
     save_model_config,
     save_safetensors,
+    write_json,
 )
 from litft.config.answer import MergeConfig
 from litft.errors import CheckpointError, ConfigError
@@ -27,6 +28,8 @@ from litft.methods.base import trainable_state, weights_path
 from litft.methods.load import load_method
 from litft.methods.lora import LoRA, LoRALinear
 from litft.model.load import assign_weights, build_empty
+
+MERGE_FILE = "merge.json"  # says what a merged model was made of, and that it may be replaced by another merge
 
 
 def merge(config: MergeConfig, report: Callable[[str], None] = lambda message: None) -> Path:
@@ -48,7 +51,7 @@ def merge(config: MergeConfig, report: Callable[[str], None] = lambda message: N
     if not isinstance(method, LoRA):
         raise CheckpointError(f"{checkpoint_dir} is a run of {method.name}, which cannot be merged; use it as it is.")
     out_dir = config.out_dir or checkpoint_dir.parent / "merged"
-    check_out_dir(out_dir, config.overwrite)
+    check_out_dir(out_dir, config.overwrite, (checkpoint_dir, base_dir))
     layers = adapted_layers(checkpoint_dir, base_dir, method)
     if not any(layer.lora_B.any() for layer in layers.values()):
         raise CheckpointError(
@@ -62,6 +65,7 @@ def merge(config: MergeConfig, report: Callable[[str], None] = lambda message: N
     specs = read_safetensors_header(base)
     save_safetensors(temporary / WEIGHTS_NAME, iter_merged(base, list(specs), layers), specs)
     save_model_config(temporary, load_model_config(base_dir))
+    write_json(temporary / MERGE_FILE, {"adapters": str(checkpoint_dir), "base": str(base_dir)})
     shutil.rmtree(out_dir, ignore_errors=True)
     temporary.rename(out_dir)
     report(f"{out_dir} holds the merged model.\nNext: litft generate --checkpoint_dir {out_dir} --instruction '...'")
@@ -88,15 +92,27 @@ def iter_merged(base: Path, names: list[str], layers: dict[str, LoRALinear]) -> 
             yield name, weight
 
 
-def check_out_dir(out_dir: Path, overwrite: bool) -> None:
+def check_out_dir(out_dir: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
     """Refuses to replace what is not asked to be replaced.
 
+    Args:
+        out_dir: where the whole model would go.
+        overwrite: a merge that lies there may be replaced.
+        inputs: folders that the merge reads.
+
     Raises:
-        ConfigError: out_dir is a file, or holds something and overwrite is not set, or no model.
+        ConfigError: out_dir is or lies in a file, holds what the merge reads, or holds something and either overwrite
+            is not set or it is no merge.
     """
-    if out_dir.exists() and not out_dir.is_dir():
-        raise ConfigError(f"out_dir {out_dir} is a file; name a folder.")
+    for folder in (out_dir, *out_dir.parents):
+        if folder.is_file():
+            raise ConfigError(f"out_dir is {out_dir}, but {folder} is a file; name a folder.")
+    for folder in inputs:
+        if folder.resolve().is_relative_to(out_dir.resolve()):
+            raise ConfigError(f"out_dir {out_dir} holds {folder}, which the merge reads; name another --out_dir.")
     if not out_dir.is_dir() or not any(out_dir.iterdir()):
         return
-    if not overwrite or not (out_dir / WEIGHTS_NAME).exists():
+    if not overwrite:
         raise ConfigError(f"out_dir {out_dir} is not empty; name another, or replace a merge by --overwrite true.")
+    if not (out_dir / MERGE_FILE).exists():
+        raise ConfigError(f"out_dir {out_dir} holds no {MERGE_FILE}, so it is no merge of litft and is not replaced.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from litft.checkpoint.files import load_model_config, read_json, require_converted, resolve_checkpoint_dir
 from litft.config.io import load_yaml
@@ -38,7 +40,7 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
         require_converted(checkpoint_dir)
     data_dir = find_data_dir(config.data_dir)
     out_dir = config.out_dir or Path("out") / method.name / data_dir.name
-    check_out_dir(out_dir, config)
+    check_out_dir(out_dir, config, (checkpoint_dir, data_dir))
     tokenizer = Tokenizer(checkpoint_dir)
     train, test = (PreparedData.load(data_dir / name) for name in ("train.pt", "test.pt"))
     check_data_fits(train, tokenizer, checkpoint_dir)
@@ -49,7 +51,8 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     trial = build_empty(model_config)
     method.apply(trial)
     freeze(trial, method)
-    resume_from = find_resume(out_dir, config.resume, report)
+    resume = "auto" if config.resume is True else config.resume or None
+    resume_from = find_resume(out_dir, resume, report)
     if resume_from:
         check_same_run(config, resume_from.parent / "run.yaml")
     return Inputs(
@@ -78,14 +81,24 @@ def start_out_dir(inputs: Inputs) -> None:
     write_yaml(inputs.out_dir / "run.yaml", config_to_dict(inputs.config))
 
 
-def check_out_dir(out_dir: Path, config: RunConfig) -> None:
+def check_out_dir(out_dir: Path, config: RunConfig, inputs: Iterable[Path]) -> None:
     """Refuses an out_dir that a run must not write to.
 
+    Args:
+        out_dir: where the run would go.
+        config: whether it goes on or starts afresh there.
+        inputs: folders that the run reads.
+
     Raises:
-        ConfigError: it is a file, or holds something and neither resume nor overwrite is set.
+        ConfigError: it is or lies in a file, holds what the run reads, or holds something else and neither resume nor
+            overwrite is set.
     """
-    if out_dir.exists() and not out_dir.is_dir():
-        raise ConfigError(f"out_dir {out_dir} is a file; name a folder.")
+    for folder in (out_dir, *out_dir.parents):
+        if folder.is_file():
+            raise ConfigError(f"out_dir is {out_dir}, but {folder} is a file; name a folder.")
+    for folder in inputs:
+        if folder.resolve().is_relative_to(out_dir.resolve()):
+            raise ConfigError(f"out_dir {out_dir} holds {folder}, which the run reads; name another --out_dir.")
     if not out_dir.is_dir() or not any(out_dir.iterdir()) or config.resume:
         return
     if not config.overwrite:
@@ -108,12 +121,21 @@ def check_same_run(config: RunConfig, path: Path) -> None:
         ConfigError: naming the first setting that differs.
     """
     passing = {"resume", "overwrite", "out_dir"}  # where and how a run is taken up, not what it computes
-    before, now = load_yaml(path), config_to_dict(config)
-    for key in now.keys() - passing:
-        if before.get(key) != now[key]:
+    before, now = dict(_leaves(load_yaml(path))), dict(_leaves(config_to_dict(config)))
+    for name, value in now.items():
+        if name not in passing and before.get(name) != value:
             raise ConfigError(
-                f"{path} has {key} {before.get(key)}, this run has {now[key]}; a resumed run keeps its settings."
+                f"{path} has {name} {before.get(name)}, this run has {value}; a resumed run keeps its settings."
             )
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Gives the values of nested sections by their dotted names."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def describe(inputs: Inputs, plan: TrainPlan) -> str:

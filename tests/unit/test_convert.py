@@ -245,6 +245,8 @@ def test_a_finished_conversion_is_not_repeated(llama: Path) -> None:
     assert "converted already" in convert(llama)[0]
     assert (llama / "lit_model.safetensors").stat().st_mtime_ns == stamp
     assert "Converted" in convert(llama, overwrite=True)[0]
+    (llama / "lit_model.safetensors").write_bytes(b"cut short")
+    assert "Converted" in convert(llama)[0]
     os.utime(llama / "config.json", ns=(2 * stamp, 2 * stamp))
     assert "Converted" in convert(llama)[0]
 

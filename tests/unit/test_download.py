@@ -1,4 +1,4 @@
-"""Downloads from a hub of our own on 127.0.0.1, in processes of their own, for the hub's client reads HF_ENDPOINT once."""
+"""Downloads from a hub of our own on 127.0.0.1, in processes of their own, as the client reads HF_ENDPOINT once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from litft.checkpoint.download import wanted_files
 from litft.config.download import DownloadConfig
 from litft.errors import ConfigError
 
@@ -29,6 +30,7 @@ CONFIG = {
     "num_attention_heads": 2,
     "tie_word_embeddings": True,
 }
+SHARDED = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
 DRIVER = """
 import json, sys
 from pathlib import Path
@@ -111,7 +113,7 @@ def run(endpoint: str, calls: list[dict[str, Any]], cwd: Path, **environment: st
 
 
 def test_downloads_and_their_sentences(hub: str, tmp_path: Path) -> None:
-    """Wanted files only, one kind of weights, converted; a second time nothing is done; each mistake has its sentence."""
+    """Wanted files only, one kind of weights, converted; nothing done twice; each mistake has its sentence."""
     allowed = {"access_token": TOKEN}
     answers = run(
         hub,
@@ -166,9 +168,22 @@ def test_the_hub_of_the_tests_resumes(hub: str) -> None:
     request = urllib.request.Request(f"{hub}/org/tiny/resolve/main/config.json")
     request.add_header("Authorization", f"Bearer {TOKEN}")
     request.add_header("Range", "bytes=5-")
-    with urllib.request.urlopen(request) as reply:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as reply:
         assert reply.status == 206
         assert reply.read() == json.dumps(CONFIG).encode()[5:]
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (["model.safetensors", "model-00001-of-00001.safetensors"], ["model.safetensors"]),
+        (["model.fp16.safetensors", "pytorch_model.bin", "sub/model.safetensors"], ["pytorch_model.bin"]),
+        ([*SHARDED, "a.py", "pytorch_model.bin", "sub/vocab.json", "vocab.json"], [*SHARDED, "vocab.json"]),
+    ],
+)
+def test_one_kind_of_weights_is_chosen(files: list[str], wanted: list[str]) -> None:
+    assert sorted(wanted_files(dict.fromkeys(files, 1), DownloadConfig(repo_id="org/name"))) == wanted
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_answers_are_masked(turns: list[tuple[list[int], list[int]]], mask: str)
 def test_cut(length: int, expected: list[int] | None) -> None:
     row = cut_example(join_turns(TWO), length)
     assert (row and row.input_ids) == expected
-    assert row is None or len(row.mask) == len(row.input_ids) and row.mask[-1]
+    assert row is None or (len(row.mask) == len(row.input_ids) and row.mask[-1])
 
 
 def test_train_on_all_leaves_out_only_the_first_token() -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
+from hub_server import HubServer
+from huggingface_hub import constants
 from tiny_text import SHARED
 
-from litft.data.sources import SOURCES, Rejected, Row
+from litft.data.reading.hub import find_file
+from litft.data.reading.rows import Rejected, Row
+from litft.data.sources import SOURCES
 from litft.data.sources.csv import read_csv
-from litft.data.sources.hub import find_file
 from litft.errors import DataError
 from litft.text.prompts import Conversation, Turn
 
@@ -61,19 +62,20 @@ def test_rows(tmp_path: Path, name: str, content: str | bytes, expected: list[Ro
         ("alpaca", '{"instruction": "a", "output": ""}', 1, '"output" is empty'),
         ("alpaca", '{"instruction": " ", "output": "a"}', 1, '"instruction" is empty'),
         ("alpaca", '{"instruction": "a", "output": null}', 1, '"output" is null, not text'),
-        ("alpaca", '{"instruction": "a", "output": 3}', 1, '"output" is a int, not text'),
-        ("alpaca", '{"instruction": "a", "input": ["b"], "output": "c"}', 1, '"input" is a list, not text'),
+        ("alpaca", '{"instruction": "a", "output": 3}', 1, '"output" is int, not text'),
+        ("alpaca", '{"instruction": "a", "input": ["b"], "output": "c"}', 1, '"input" is list, not text'),
         ("alpaca", '\n{"instruction": "a", "response": "c"}', 2, 'no "output" (found "instruction", "response")'),
         ("alpaca", '[{"instruction": "a",\n"output": "b"},\n{}]', 3, 'no "instruction" (found nothing)'),
-        ("alpaca", '{"instruction": "a", "output": "\\ud83d"}', 1, '"output" holds half a character (a lone surrogate)'),
+        ("dolly", '{"instruction": "a", "response": "\\ud83d"}', 1,
+         '"response" holds half a character (a lone surrogate)'),
         ("dolly", '{"instruction": "a", "output": "c"}', 1, 'no "response" (found "instruction", "output")'),
         ("lima", '{"conversations": ["a"]}', 1, "1 text, so the last question has no answer"),
         ("lima", '{"conversations": ["a", "b", "c"]}', 1, "3 texts, so the last question has no answer"),
         ("lima", '{"conversations": ["a", ""]}', 1, "text 2 of the conversation is empty"),
-        ("lima", '{"conversations": [{"from": "human"}, "b"]}', 1, "text 1 of the conversation is a dict, not text"),
+        ("lima", '{"conversations": [{"from": "human"}, "b"]}', 1, "text 1 of the conversation is dict, not text"),
         ("lima", '{"conversations": []}', 1, '"conversations" is not a list of texts'),
         ("lima", '{"messages": []}', 1, '"conversations" is not a list of texts'),
-        ("csv", "instruction,output\na,b\nc\n", 3, "1 cells where the header has 2"),
+        ("csv", "instruction,output\na,b\nc\n", 3, "1 cell where the header has 2"),
         ("csv", 'instruction,output\n"a\n\nb",c\nd,e,f\n', 5, "3 cells where the header has 2"),
         ("csv", "instruction,output\na,\n", 2, '"output" is empty'),
     ],
@@ -190,18 +192,19 @@ def test_csv_has_no_hub() -> None:
 @pytest.fixture
 def hub_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Gives a function that starts the test hub and points the client at it."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    server = importlib.import_module("hub_server").HubServer
     started = []
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
     def start(**options: Any) -> None:
-        started.append(server(**options))
+        started.append(HubServer(**options))
         started[-1].__enter__()
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", started[-1].url)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", started[-1].url + template)
+        monkeypatch.setattr(constants, "ENDPOINT", started[-1].url)
 
     yield start
     for each in started:
@@ -237,6 +240,22 @@ def test_hub_errors(
 
 
 def test_hub_out_of_reach(hub_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="is not in the cache and the hub cannot be reached"):
         find_file(SOURCES["lima"], None, None)
+
+
+def test_text_documents_of_a_text_file_and_of_json_lines(tmp_path: Path) -> None:
+    plain, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    plain.write_text("one\ntwo\n\n\n  \nthree\n", encoding="utf-8")
+    lines.write_text('{"text": "one\\ntwo"}\n{"text": "three"}\n{"text": ""}\n{"other": 1}\n', encoding="utf-8")
+    read = SOURCES["text"].read
+    wanted = [("one\ntwo", 1), ("three", 6)]
+    found = [(row.conversation.turns[0].response, row.line) for row in read(plain) if isinstance(row, Row)]
+    assert found == wanted
+    rows = list(read(lines))
+    assert [row.conversation.turns[0].response for row in rows if isinstance(row, Row)] == ["one\ntwo", "three"]
+    assert [(row.line, row.reason) for row in rows if isinstance(row, Rejected)] == [
+        (3, '"text" is empty'),
+        (4, '"text" is null, not text'),
+    ]

@@ -219,9 +219,7 @@ def test_use_fast_false_takes_the_pieces(folder: Path) -> None:
         ({"tokenizer_config.json": b"{bos}"}, "is not JSON (line 1"),
         ({"tokenizer_config.json": b"[]"}, "no JSON object"),
         (
-            {
-                "tokenizer_config.json": b'{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true, "bos_token": null}'
-            },
+            {"tokenizer_config.json": b'{"tokenizer_class": "Gemma", "add_bos_token": true, "bos_token": null}'},
             "names no bos_token",
         ),
         ({"tokenizer.model": piece_model()}, "different tokenizers"),

@@ -1,10 +1,11 @@
-"""The datasets that `litft prepare` knows by name; a new one is a file here and a row in `SOURCES`."""
+"""The datasets that `litft prepare` knows by name: each file here holds one `SOURCE`."""
 
 from __future__ import annotations
 
-from litft.data.sources import alpaca, csv, dolly, lima
-from litft.data.sources.base import Rejected, Row, Rows, Source
+import importlib
+import pkgutil
 
-SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in (alpaca, csv, dolly, lima)}
+from litft.data.reading.rows import Source
 
-__all__ = ["SOURCES", "Rejected", "Row", "Rows", "Source"]
+_MODULES = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in _MODULES}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litft.data.sources.base import Rows, Source, read_fields
-from litft.data.sources.lines import is_json_list, iter_json_lines, iter_json_list
+from litft.data.reading.lines import is_json_list, iter_json_lines, iter_json_list
+from litft.data.reading.rows import Rows, Source, read_fields
 
 
 def read_alpaca(path: Path) -> Rows:

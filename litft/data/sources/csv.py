@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from litft.data.sources.base import Rejected, Row, Rows, Source, read_fields
-from litft.data.sources.lines import iter_lines
+from litft.data.reading.lines import iter_lines
+from litft.data.reading.rows import Rejected, Row, Rows, Source, read_fields
 from litft.errors import DataError, did_you_mean
 
 REQUIRED_COLUMNS = ("instruction", "output")
@@ -78,7 +78,7 @@ def _header_hint(header: list[str], missing: list[str], names: dict[str, str]) -
 def _read_row(line: int, cells: list[str], header: list[str], names: dict[str, str]) -> Row | Rejected:
     """Makes a row out of its cells."""
     if len(cells) != len(header):
-        return Rejected(line, f"{len(cells)} cells where the header has {len(header)}")
+        return Rejected(line, f"{len(cells)} cell{'s' * (len(cells) != 1)} where the header has {len(header)}")
     return read_fields(
         line,
         dict(zip(header, cells, strict=True)),

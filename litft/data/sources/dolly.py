@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litft.data.sources.base import Rows, Source, read_fields
-from litft.data.sources.lines import iter_json_lines
+from litft.data.reading.lines import iter_json_lines
+from litft.data.reading.rows import Rows, Source, read_fields
 
 
 def read_dolly(path: Path) -> Rows:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litft.data.sources.base import Rejected, Row, Rows, Source, text_fault
-from litft.data.sources.lines import iter_json_lines
+from litft.data.reading.lines import iter_json_lines
+from litft.data.reading.rows import Rejected, Row, Rows, Source, text_fault
 from litft.text.prompts import Conversation, Turn
 
 

@@ -88,7 +88,7 @@ def text_fault(value: object, name: str, may_be_empty: bool = False) -> str | No
         may_be_empty: the empty text is fine too.
     """
     if not isinstance(value, str):
-        return f"{name} is {'null' if value is None else f'a {type(value).__name__}'}, not text"
+        return f"{name} is {'null' if value is None else type(value).__name__}, not text"
     if not may_be_empty and not value.strip():
         return f"{name} is empty"
     try:

@@ -11,7 +11,7 @@ from huggingface_hub import errors
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # isort: skip
 
 from litft.data.paths import path_hint
-from litft.data.sources.base import Source
+from litft.data.reading.rows import Source
 from litft.errors import DataError
 
 

@@ -1,0 +1,262 @@
+"""The engine's invariances: how a window is split, what resumes, what moves, what stops."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_run import make_config, make_world, methods, open_run, with_step_limit
+from torch import Tensor
+
+from litft.config.plan import build_plan
+from litft.data.batches import iter_micro_batches
+from litft.errors import CheckpointError, ConfigError, TrainingError
+from litft.methods.base import trainable_state
+from litft.train.finish import finish
+from litft.train.loop import backward, check_finite, fit, train_step, window_rows
+from litft.train.state import Run, find_resume, save_step, step_folders
+
+METHODS = list(methods())
+
+
+def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), targets, reduction="none")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    return make_world(tmp_path)
+
+
+def gradients(run: Run, rows: list[int], micro_batch_size: int) -> dict[str, Tensor]:
+    """The gradient of one window, split in this way."""
+    batches = list(iter_micro_batches(run.inputs.train, rows, micro_batch_size))
+    count = sum(batch.target_tokens for batch in batches)
+    for batch in batches:
+        backward(run, batch, count, token_loss)
+    return {name: p.grad.clone() for name, p in run.gpt.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_split_into_micro_batches_does_not_change_the_gradient(world: Path, method: str) -> None:
+    found = []
+    for index, size in enumerate((1, 2, 8)):
+        config = make_config(world, out_dir=world / f"out{index}")
+        run = open_run(config, methods()[method])
+        for module in run.gpt.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        found.append(gradients(run, list(range(8)), size))
+    for other in found[1:]:
+        assert found[0].keys() == other.keys()
+        for name, gradient in found[0].items():
+            assert torch.allclose(gradient, other[name], rtol=1e-4, atol=1e-7), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_the_methods_parameters_move_and_each_has_a_gradient_after_a_validation(world: Path, method: str) -> None:
+    run = open_run(make_config(world, eval__interval=1), methods()[method])
+    before = {name: parameter.detach().clone() for name, parameter in run.gpt.named_parameters()}
+    fit(with_step_limit(run, 2), token_loss)  # a validation before each of the steps
+    trained = set(trainable_state(run.gpt, run.method))
+    grads = gradients(run, window_rows(run, 2), 2)
+    assert grads.keys() == trained
+    for name, parameter in run.gpt.named_parameters():
+        moved = not torch.equal(before[name], parameter)
+        assert moved == (name in trained), name
+        assert name not in trained or grads[name].abs().max() > 0, name
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_five_steps_and_five_resumed_are_ten_bit_for_bit(world: Path, method: str, precision: str) -> None:
+    def settings(name: str, resume: str | None = None) -> Run:
+        config = make_config(
+            world, out_dir=world / name, precision=precision, resume=resume, train__save_interval=5, eval__interval=4
+        )
+        return open_run(config, methods()[method])
+
+    straight = settings("straight")
+    whole = fit(straight, token_loss)
+    fit(with_step_limit(settings("cut"), 7), token_loss)  # killed two steps after the checkpoint
+    resumed = settings("cut", resume="auto")
+    assert resumed.inputs.resume_from == world / "cut" / "step-00000005"
+    again = fit(resumed, token_loss)
+    for name, tensor in trainable_state(straight.gpt, straight.method).items():
+        assert torch.equal(tensor, resumed.gpt.get_parameter(name)), name
+    whole.seconds = again.seconds = 0.0
+    assert whole == again
+    assert columns(world / "straight") == columns(world / "cut")
+    assert (world / "straight" / "samples.jsonl").read_text() == (world / "cut" / "samples.jsonl").read_text()
+
+
+def columns(out_dir: Path) -> list[tuple[str, ...]]:
+    """What metrics.csv says but for times."""
+    with (out_dir / "logs" / "metrics.csv").open() as file:
+        return [tuple(v for k, v in row.items() if "second" not in k) for row in csv.DictReader(file)]
+
+
+def test_every_example_is_seen_once_an_epoch_and_orders_differ(world: Path) -> None:
+    run = open_run(make_config(world), methods()["lora"])
+    steps = run.plan.steps_per_epoch
+    epochs = [[row for step in range(e * steps, (e + 1) * steps) for row in window_rows(run, step)] for e in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24))
+    assert epochs[0] != epochs[1]
+
+
+def test_the_learning_rate_of_each_step_stands_in_the_metrics_and_ends_at_its_minimum(world: Path) -> None:
+    run = open_run(make_config(world, optim__min_learning_rate=1e-4), methods()["lora"])
+    fit(run, token_loss)
+    with (world / "out" / "logs" / "metrics.csv").open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file) if row["learning_rate"]]
+    assert rates == [run.plan.learning_rate(step) for step in range(run.plan.steps)]
+    assert rates[0] > 0
+    assert rates[-1] == pytest.approx(1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move_and_names_the_rows(world: Path) -> None:
+    run = open_run(make_config(world), methods()["lora"])
+    before = {name: tensor.clone() for name, tensor in trainable_state(run.gpt, run.method).items()}
+    rows = window_rows(run, 0)
+    worst = max(rows, key=lambda row: int(run.inputs.train.lengths[row]))  # comes first, in the first micro-batch
+    calls = []
+
+    def broken_loss(logits: Tensor, targets: Tensor) -> Tensor:
+        calls.append(1)
+        return token_loss(logits, targets) * (float("nan") if len(calls) == 1 else 1.0)
+
+    with pytest.raises(TrainingError, match=rf"loss is not finite at rows \[{worst}, \d+\]"):
+        train_step(run, rows, 1e-3, broken_loss)
+    assert all(torch.equal(before[name], tensor) for name, tensor in trainable_state(run.gpt, run.method).items())
+
+
+def test_a_gradient_that_is_not_finite_names_the_whole_window(world: Path) -> None:
+    run = open_run(make_config(world), methods()["lora"])
+    batches = list(iter_micro_batches(run.inputs.train, [0, 1, 2], 2))
+    with pytest.raises(TrainingError, match="gradient is not finite at rows"):
+        check_finite(torch.ones(2), torch.tensor(float("inf")), batches)
+
+
+def test_the_old_checkpoint_stays_when_a_save_is_interrupted(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(make_config(world, train__save_interval=2), methods()["lora"])
+    progress = fit(with_step_limit(run, 3), token_loss)
+    out_dir = world / "out"
+    progress.step = 9
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("litft.train.state.sha256_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_step(run, progress)
+    monkeypatch.undo()
+    assert find_resume(out_dir, "auto", lambda message: None) == out_dir / "step-00000002"
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(world: Path) -> None:
+    run = open_run(make_config(world, train__save_interval=2), methods()["lora"])
+    fit(with_step_limit(run, 5), token_loss)
+    folders = step_folders(world / "out")
+    assert [folder.name for folder in folders] == ["step-00000002", "step-00000004"]
+    path = folders[1] / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    said: list[str] = []
+    assert find_resume(world / "out", "auto", said.append) == folders[0]
+    assert "damaged" in said[0]
+    with pytest.raises(CheckpointError, match="sha256 differs"):
+        find_resume(world / "out", str(folders[1]), said.append)
+
+
+def test_the_newest_and_the_best_checkpoints_are_kept(world: Path) -> None:
+    run = open_run(make_config(world, train__save_interval=1, train__keep=2), methods()["lora"])
+    progress = fit(with_step_limit(run, 3), token_loss)
+    progress.best_step = 2
+    for step in (4, 5, 6):
+        progress.step = step
+        save_step(run, progress)
+    assert [int(folder.name[-2:]) for folder in step_folders(world / "out")] == [2, 5, 6]
+
+
+def test_a_run_is_not_resumed_under_other_settings(world: Path) -> None:
+    fit(with_step_limit(open_run(make_config(world, train__save_interval=2), methods()["lora"]), 3), token_loss)
+    config = make_config(world, train__save_interval=2, resume="auto", optim__learning_rate=1.0)
+    with pytest.raises(ConfigError, match="a resumed run keeps its settings"):
+        open_run(config, methods()["lora"])
+
+
+def test_max_time_ends_a_run_with_a_validation_and_a_final_folder(world: Path) -> None:
+    run = open_run(make_config(world, train__max_time="0.001s"), methods()["lora"])
+    summary = finish(run, fit(run, token_loss))
+    assert summary["stopped_by"] == "max_time"
+    assert summary["steps"] == 1
+    assert summary["val_loss"] != summary["first_val_loss"]
+    assert json.loads((world / "out" / "summary.json").read_text()) == summary
+
+
+def test_counts_are_of_real_tokens_and_validation_covers_every_held_out_target(world: Path) -> None:
+    run = open_run(make_config(world, train__epochs=1), methods()["lora"])
+    progress = fit(run, token_loss)
+    train, test = run.inputs.train, run.inputs.test
+    assert progress.tokens == len(train.input_ids)
+    shifted = sum(int(train.row(index)[1][1:].sum()) for index in range(len(train)))
+    assert progress.target_tokens == shifted
+    total, count = 0.0, 0
+    run.gpt.eval()
+    for index in range(len(test)):
+        ids, mask = test.row(index)
+        with torch.no_grad():
+            losses = token_loss(run.gpt.head(run.gpt(ids[None].long()))[0, :-1], ids[1:].long())
+        total, count = total + losses[mask[1:]].sum().item(), count + int(mask[1:].sum())
+    assert progress.val_loss == pytest.approx(total / count, rel=1e-5)
+
+
+def test_training_mode_comes_back_after_a_validation_that_fails(world: Path) -> None:
+    from litft.train.evaluate import validate
+
+    run = open_run(make_config(world), methods()["lora"])
+    run.model.train()
+
+    def failing(logits: Tensor, targets: Tensor) -> Tensor:
+        assert not run.gpt.training
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        validate(run.fabric, run.model, run.inputs.test, [0], 1, failing)
+    assert all(module.training for module in run.gpt.modules())
+    assert torch.is_grad_enabled()
+
+
+def test_bf16_full_training_moves_weights_as_float32_does(world: Path) -> None:
+    """At a rate far below bfloat16's spacing, stochastic rounding moves the weights on average as float32 would."""
+    moved = {}
+    for precision in ("32-true", "bf16-true"):
+        config = make_config(
+            world,
+            precision=precision,
+            out_dir=world / precision,
+            train__epochs=20,
+            optim__learning_rate=2e-5,
+            optim__weight_decay=0.0,
+        )
+        run = open_run(config, methods()["full"])
+        start = {name: parameter.detach().float().clone() for name, parameter in run.gpt.named_parameters()}
+        fit(run, token_loss)
+        moved[precision] = torch.cat(
+            [(parameter.detach().float() - start[name]).flatten() for name, parameter in run.gpt.named_parameters()]
+        )
+    exact, rounded = moved["32-true"], moved["bf16-true"]
+    slope = (exact @ rounded / (exact @ exact)).item()  # 1 where nothing is lost; 0.47 in plain bfloat16
+    assert slope == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_plan_matches_what_the_loop_did(world: Path) -> None:
+    config = make_config(world, train__max_iters=9, train__global_batch_size=8, train__micro_batch_size=2)
+    run = open_run(config, methods()["lora"])
+    plan = build_plan(24, config.train, config.optim, config.eval)
+    progress = fit(run, token_loss)
+    assert (plan.examples, plan.steps, plan.ends_by) == (18, 3, "max_iters")
+    assert (progress.examples, progress.step, progress.stopped_by) == (18, 3, "max_iters")
