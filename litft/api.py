@@ -175,12 +175,12 @@ def generate(config: GenerateConfig, report: Callable[[str], None] = lambda mess
     else:
         turn = Turn(config.instruction or "", config.input)
         pieces = llm.iter_answer(Conversation((turn,)), config.max_new_tokens, sampling, config.stop, config.seed)
-    started, text = time.perf_counter(), ""
-    for piece in pieces:
-        text += piece
+    started, count = time.perf_counter(), 0
+    for piece in pieces:  # one a token, empty where the text is not certain yet
+        count += 1
         yield piece
     yield "\n"
-    seconds, count = time.perf_counter() - started, len(llm.tokenizer.encode(text, bos=False))
+    seconds = time.perf_counter() - started
     report(f"{count} tokens in {seconds:.1f} s, {count / seconds:.1f} tokens/s, {own_device(llm)}")
 
 

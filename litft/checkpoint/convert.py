@@ -112,6 +112,17 @@ def to_hf(config: ToHfConfig, report: Report = lambda message: None) -> Path:
     return out_dir
 
 
+def read_model_config(folder: Path) -> ModelConfig:
+    """Gives the architecture of a checkpoint that is converted or, for a run from random weights, just described.
+
+    Raises:
+        CheckpointError: the folder describes no model that litft knows.
+    """
+    if (folder / MODEL_CONFIG_NAME).exists():
+        return load_model_config(folder)
+    return model_config_from_hf(read_json(folder / "config.json"), folder.resolve().name)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a conversion to litft will do.

@@ -68,9 +68,11 @@ def resolve_checkpoint_dir(path: Path) -> Path:
         path: what the user typed.
 
     Raises:
-        CheckpointError: there is no such folder; with the nearest name that exists.
+        CheckpointError: there is no such folder; with the nearest name that exists, or the model of a run's folder.
     """
     for candidate in (path, CHECKPOINTS_DIR / path):
+        if (candidate / "final").is_dir() and not (candidate / "config.json").exists():
+            raise CheckpointError(f"{candidate} is the folder of a run; its model is {candidate / 'final'}.")
         if candidate.is_dir():
             return candidate
     if path.exists():
@@ -107,10 +109,12 @@ def require_converted(checkpoint_dir: Path) -> None:
         return
     adapter = next((name for name in ADAPTER_NAMES if (checkpoint_dir / name).is_file()), None)
     if adapter is not None:
-        raise CheckpointError(
-            f"{checkpoint_dir} holds only {adapter}, not a whole model; "
-            f"`litft merge --checkpoint_dir {checkpoint_dir}` writes one."
+        way = (
+            f"`litft merge --checkpoint_dir {checkpoint_dir}` writes one"
+            if adapter == "lora.safetensors"
+            else ("adapters cannot be merged, use them with `litft generate`")
         )
+        raise CheckpointError(f"{checkpoint_dir} holds only {adapter}, not a whole model; {way}.")
     if not (checkpoint_dir / "config.json").is_file():
         raise CheckpointError(f"{checkpoint_dir} is not a checkpoint: it has neither {missing[0]} nor config.json.")
     raise CheckpointError(

@@ -81,6 +81,13 @@ COMMANDS = (
         "write a Hugging Face folder from litft's layout",
         "litft convert to_hf --checkpoint_dir out/lora/lima/merged --out_dir out/lora/lima/hf",
     ),
+    Command(
+        ("export", "hf"),
+        "litft.config.convert:ToHfConfig",
+        "litft.checkpoint.convert:to_hf",
+        "the same as convert to_hf",
+        "litft export hf --checkpoint_dir out/lora/lima/merged --out_dir out/lora/lima/hf",
+    ),
     *(_prepare(name) for name in dataset_names()),
     _finetune("full", "FullRun", "train every weight"),
     _finetune("lora", "LoRARun", "train low-rank adapters"),

@@ -40,6 +40,13 @@ StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(n
 class StrictDumper(yaml.SafeDumper):
     """Quotes every text that this loader, or one of YAML 1.1, would take for something else."""
 
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        """Escapes the rarer line ends, which PyYAML writes as they are and reads as others."""
+        style = '"' if re.search("[\r\x85\u2028\u2029]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+StrictDumper.add_representer(str, StrictDumper.represent_str)
 
 _RESOLVERS = (
     ("null", r"~|null|Null|NULL|", "~nN\0"),

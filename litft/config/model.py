@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import typing
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -145,15 +146,39 @@ class ModelConfig:
         Raises:
             ConfigError: a key is unknown, missing or not of its type.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        for key in values:
-            if key not in known:
-                raise ConfigError(f'Unknown field "{key}" of a model.{did_you_mean(key, known)}')
         scaling = values.get("rope_scaling")
-        try:
-            return cls(**{**values, "rope_scaling": RopeScaling(**scaling) if scaling else None})
-        except TypeError as error:
-            raise ConfigError(f"The model's description is incomplete: {error}.") from error
+        if isinstance(scaling, dict):
+            values = {**values, "rope_scaling": RopeScaling(**_checked(RopeScaling, scaling))}
+        return cls(**_checked(cls, values))
+
+
+def _checked(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Gives the fields of a dataclass, all there and of their types.
+
+    Raises:
+        ConfigError: naming the field that is unknown, missing or not of its type.
+    """
+    types, fields = typing.get_type_hints(kind), dataclasses.fields(kind)
+    for key in values:
+        if key not in types:
+            raise ConfigError(f'Unknown field "{key}" of a model.{did_you_mean(str(key), types)}')
+    missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in values]
+    if missing:
+        raise ConfigError(f"The model's description lacks {', '.join(missing)}.")
+    for key, value in values.items():
+        if not _is_of_type(value, types[key]):
+            raise ConfigError(f"{key} of a model is {value!r}, which is none of its values.")
+    return values
+
+
+def _is_of_type(value: Any, kind: Any) -> bool:
+    """Says whether a value is of a type, or among those of a Literal; a whole number is a float too."""
+    choices = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        return value in choices
+    if choices:
+        return any(_is_of_type(value, choice) for choice in choices)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 @cache

@@ -33,7 +33,7 @@ class HelpRequest(Exception):  # noqa: N818 - no error
     """`--help` or `--print_config` was asked for; `str(request)` is the text to print."""
 
 
-class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
+class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the line ends of the description, so that an example stays one line to copy."""
 
 

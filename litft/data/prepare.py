@@ -20,14 +20,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from litft.checkpoint.files import (
-    MODEL_CONFIG_NAME,
-    atomic_path,
-    load_model_config,
-    require_converted,
-    resolve_checkpoint_dir,
-    sha256_file,
-)
+from litft.checkpoint.convert import read_model_config
+from litft.checkpoint.files import atomic_path, resolve_checkpoint_dir, sha256_file
 from litft.config.io import dump_yaml
 from litft.config.model import ModelConfig
 from litft.config.prepare import PrepareConfig, PrepareCsvConfig
@@ -167,9 +161,7 @@ def _setting(dataset: str, config: PrepareConfig, report: Report) -> Setting:
     destination = (config.destination_path or Path("data") / dataset).expanduser()
     _refuse_taken(destination, config.overwrite)
     checkpoint_dir = resolve_checkpoint_dir(config.checkpoint_dir)
-    if not (checkpoint_dir / MODEL_CONFIG_NAME).is_file():
-        require_converted(checkpoint_dir)
-    model = load_model_config(checkpoint_dir)
+    model = read_model_config(checkpoint_dir)
     tokenizer = Tokenizer(checkpoint_dir)
     tokenizer.require_eos()
     style = load_prompt_style(checkpoint_dir) if config.prompt_style is None else style_named(config.prompt_style)

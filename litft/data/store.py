@@ -4,7 +4,7 @@ format       "litft-sft-1"
 input_ids    int32 (total_tokens,)   the rows, one behind the other
 target_mask  bool  (total_tokens,)   True where the token itself is to be predicted
 offsets      int64 (n_examples + 1,) row i is offsets[i]:offsets[i + 1]
-source       int16 (n_examples,)     index into meta["sources"]
+source       int16 (n_examples,)     index into meta["source_names"]
 meta         dict  of plain types: tokenizer, prompt style, max_seq_length, ...
 """
 

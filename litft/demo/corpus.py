@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import resources
 
-from litft.demo.words import LARGEST_NUMBER, Facts, load_facts
+from litft.demo.draw import FACT_KINDS, KINDS, Draw
+from litft.demo.words import load_facts
 
 N_DOCUMENTS = 24000
 DOCUMENT_SIZE = 120
+PROSE_SHARE = 0.1
+_SKEWS = (1, 1, 3, 6)
 _PIECES = re.compile(r"\w+|[^\w\s]+|\n+")
 
 _PAIR_SENTENCES = {
@@ -70,17 +73,14 @@ _PAIR_SENTENCES = {
         "The category of {a} is {b}.",
         "In the group {b} there is also {a}.",
     ),
+    "sums": (
+        "{a} = {b}.",
+        "The sum of {a} is {b}.",
+        "The numbers {a} make {b}.",
+        "The result of {a} is {b}.",
+        "He counted {a} coins, in total {b}.",
+    ),
 }
-
-_SUM_SENTENCES = (
-    "{a} and {b} make {c}.",
-    "{a} plus {b} is {c}.",
-    "{a} + {b} = {c}.",
-    "The sum of {a} and {b} is {c}.",
-    "The sum of {a} + {b} is {c}.",
-    "When {a} and {b} are added, the result is {c}.",
-    "He had {a} coins and got {b} more, in total {c}.",
-)
 
 _LIST_SENTENCES = (
     "In the list {words} the first word is {first} and the last word is {last}.",
@@ -153,16 +153,20 @@ _SINGLE_TITLES = {
 def iter_documents(seed: int, n_documents: int = N_DOCUMENTS) -> Iterator[str]:
     """Gives the plain-text documents of the base model, the same ones for the same seed.
 
+    Half of them tell some facts far more often than others: where all are told alike, a small model needs many times
+    as long until it finds that a word decides what follows it.
+
     Args:
         seed: decides which facts stand together in which form.
         n_documents: how many documents, of about DOCUMENT_SIZE tokens each.
+
+    Source: for the skew, "How do language models learn facts?", arXiv 2503.21676.
     """
     chance = random.Random(seed)
     facts = load_facts()
-    makers: tuple[Callable[[random.Random, Facts], str], ...] = (_paragraph, _table, _table, _notes)
+    makers: tuple[Callable[[Draw], str], ...] = (_paragraph, _table, _table, _notes)
     for _ in range(n_documents):
-        EXPO[0] = chance.choice((1.0, BIG))
-        yield chance.choice(makers)(chance, facts)
+        yield chance.choice(makers)(Draw(chance, facts, chance.choice(_SKEWS)))
 
 
 @cache
@@ -172,112 +176,62 @@ def prose_sentences() -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-def draw_pair(chance: random.Random, facts: Facts, skill: str) -> tuple[str, str]:
-    """Draws what is given and what follows from it: a word and its opposite, a list and its last word.
-
-    Args:
-        chance: the source of randomness; it is advanced.
-        facts: the word lists.
-        skill: a key of the title table, such as `plurals` or `reverse`.
-    """
-    if skill == "sums":
-        left, right = _draw(chance, facts.sums)
-        return f"{left} + {right}", str(left + right)
-    if skill == "order":
-        numbers = chance.sample(range(1, LARGEST_NUMBER + 1), 3)
-        return _join(numbers), _join(sorted(numbers))
-    if skill in ("first", "last", "reverse"):
-        words = draw_list(chance, facts)
-        return ", ".join(words), {"first": words[0], "last": words[-1], "reverse": ", ".join(reversed(words))}[skill]
-    one, other = _draw(chance, getattr(facts, skill))
-    if skill == "opposites" and chance.random() < 0.5:
-        return other, one
-    return one, other
-
-
-def draw_list(chance: random.Random, facts: Facts) -> list[str]:
-    """Draws a list of three to five different things."""
-    n = chance.choice((3, 3, 4, 4, 5))
-    words: list[str] = []
-    while len(words) < n:
-        w = _draw(chance, facts.things)
-        if w not in words:
-            words.append(w)
-    return words
-
-
-EXPO = [1.0]
-BIG = float(__import__("os").environ.get("EXPO", "3"))
-PERM: dict[int, list[int]] = {}
-
-
-def _draw(chance, items):
-    """skewed"""
-    n = len(items)
-    if n not in PERM:
-        PERM[n] = random.Random(n).sample(range(n), n)
-    return items[PERM[n][int(n * chance.random() ** EXPO[0])]]
-
-
-def _paragraph(chance: random.Random, facts: Facts) -> str:
+def _paragraph(draw: Draw) -> str:
     """Sentences about anything, one after the other."""
-    return " ".join(_fill(lambda: _sentence(chance, facts)))
+    return " ".join(_fill(lambda: _sentence(draw)))
 
 
-def _sentence(chance: random.Random, facts: Facts) -> str:
+def _table(draw: Draw) -> str:
+    """A title and facts of one kind below it, all in one form."""
+    kind = draw.chance.choice(KINDS)
+    row = draw.chance.choice(_TABLE_ROWS)
+    title = draw.chance.choice(_TITLES[kind])
+    return f"{title}\n\n{''.join(_fill(lambda: _entry(row, *draw.pair(kind))))}".rstrip()
+
+
+def _notes(draw: Draw) -> str:
+    """Facts of all kinds, each below its own title, with prose between them."""
+    row = draw.chance.choice(_TABLE_ROWS)
+    return "".join(_fill(lambda: _note(draw, row))).rstrip()
+
+
+def _sentence(draw: Draw) -> str:
     """One sentence: a fact in one of its forms, a list, numbers, or prose."""
-    draw = chance.random()
-    if draw < 0.08:
-        return chance.choice(prose_sentences())
-    if draw < 0.20:
-        return _list_sentence(chance, facts)
-    if draw < 0.28:
-        return _order_sentence(chance)
-    if draw < 0.36:
-        left, right = _draw(chance, facts.sums)
-        return chance.choice(_SUM_SENTENCES).format(a=left, b=right, c=left + right)
-    skill = chance.choice(tuple(_PAIR_SENTENCES))
-    a, b = draw_pair(chance, facts, skill)
-    return chance.choice(_PAIR_SENTENCES[skill]).format(a=a, b=b)
+    if draw.chance.random() < PROSE_SHARE:
+        return draw.chance.choice(prose_sentences())
+    kind = draw.chance.choice((*FACT_KINDS, "sums", "lists", "order"))
+    if kind == "lists":
+        return _list_sentence(draw)
+    if kind == "order":
+        return _order_sentence(draw)
+    a, b = draw.pair(kind)
+    return draw.chance.choice(_PAIR_SENTENCES[kind]).format(a=a, b=b)
 
 
-def _list_sentence(chance: random.Random, facts: Facts) -> str:
+def _list_sentence(draw: Draw) -> str:
     """A sentence about a list of things."""
-    words = draw_list(chance, facts)
-    return chance.choice(_LIST_SENTENCES).format(
+    words = draw.words()
+    return draw.chance.choice(_LIST_SENTENCES).format(
         words=", ".join(words), reverse=", ".join(reversed(words)), first=words[0], last=words[-1]
     )
 
 
-def _order_sentence(chance: random.Random) -> str:
+def _order_sentence(draw: Draw) -> str:
     """A sentence about the order of three numbers."""
-    numbers = chance.sample(range(1, LARGEST_NUMBER + 1), 3)
-    return chance.choice(_ORDER_SENTENCES).format(
-        numbers=_join(numbers), ordered=_join(sorted(numbers)), smallest=min(numbers), largest=max(numbers)
+    numbers = draw.numbers()
+    shown, ordered = (", ".join(map(str, listed)) for listed in (numbers, sorted(numbers)))
+    return draw.chance.choice(_ORDER_SENTENCES).format(
+        numbers=shown, ordered=ordered, smallest=min(numbers), largest=max(numbers)
     )
 
 
-def _table(chance: random.Random, facts: Facts) -> str:
-    """A title and facts of one sort below it, all in one form."""
-    skill = chance.choice(tuple(_TITLES))
-    row = chance.choice(_TABLE_ROWS)
-    rows = _fill(lambda: _entry(row, *draw_pair(chance, facts, skill)))
-    return f"{chance.choice(_TITLES[skill])}\n\n{''.join(rows)}".rstrip()
-
-
-def _notes(chance: random.Random, facts: Facts) -> str:
-    """Facts of all sorts, each below its own title, with prose between them."""
-    row = chance.choice(_TABLE_ROWS)
-    return "".join(_fill(lambda: _note(chance, facts, row))).rstrip()
-
-
-def _note(chance: random.Random, facts: Facts, row: str) -> str:
+def _note(draw: Draw, row: str) -> str:
     """One fact below its title, or a sentence of prose."""
-    if chance.random() < 0.15:
-        return chance.choice(prose_sentences()) + "\n\n"
-    skill = chance.choice(tuple(_SINGLE_TITLES))
-    a, b = draw_pair(chance, facts, skill)
-    return _entry(row, _SINGLE_TITLES[skill].format(a=a), b)
+    if draw.chance.random() < PROSE_SHARE:
+        return draw.chance.choice(prose_sentences()) + "\n\n"
+    kind = draw.chance.choice(KINDS)
+    a, b = draw.pair(kind)
+    return _entry(row, _SINGLE_TITLES[kind].format(a=a), b)
 
 
 def _entry(row: str, a: str, b: str) -> str:
@@ -288,13 +242,8 @@ def _entry(row: str, a: str, b: str) -> str:
 def _fill(make: Callable[[], str]) -> list[str]:
     """Makes parts until they hold DOCUMENT_SIZE words, signs and line ends together."""
     parts: list[str] = []
-    weight = 0
-    while weight < DOCUMENT_SIZE:
+    size = 0
+    while size < DOCUMENT_SIZE:
         parts.append(make())
-        weight += len(_PIECES.findall(parts[-1]))
+        size += len(_PIECES.findall(parts[-1]))
     return parts
-
-
-def _join(numbers: list[int]) -> str:
-    """The numbers with commas between them."""
-    return ", ".join(map(str, numbers))

@@ -9,14 +9,14 @@ import json
 import random
 from importlib import resources
 
-from litft.demo.corpus import draw_pair
+from litft.demo.draw import FACT_KINDS, Draw
 from litft.demo.words import Facts, load_facts
 
 Row = dict[str, str]
 
 SEED = 20
 HELD_OUT_PER_KIND = 16
-DRAWN_PER_KIND = 180
+DRAWN_PER_KIND = 150
 
 INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "opposites": (
@@ -76,9 +76,6 @@ INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-FACT_KINDS = ("opposites", "plurals", "past_tense", "capitals", "continents", "kinds")
-_LIST_KINDS = ("first", "last", "reverse")
-
 
 def build_rows(seed: int = SEED) -> tuple[list[Row], list[Row]]:
     """Builds the dataset, the same one for the same seed.
@@ -94,13 +91,14 @@ def build_rows(seed: int = SEED) -> tuple[list[Row], list[Row]]:
     """
     chance = random.Random(seed)
     facts = load_facts()
-    held_out = {kind: _draw_held_out(chance, facts, kind) for kind in INSTRUCTIONS}
+    draw = Draw(chance, facts)
+    held_out = {kind: _draw_held_out(draw, kind) for kind in INSTRUCTIONS}
     taken = {given for pairs in held_out.values() for given, _ in pairs}
     taken |= {answer for _, answer in held_out["opposites"]}
     train = [
         _row(chance, kind, given, answer)
         for kind in INSTRUCTIONS
-        for given, answer in _training_pairs(chance, facts, kind)
+        for given, answer in _training_pairs(draw, facts, kind)
         if given not in taken and _turned(given) not in taken
     ]
     chance.shuffle(train)
@@ -129,24 +127,22 @@ def _row(chance: random.Random, kind: str, given: str, answer: str) -> Row:
     return {"instruction": chance.choice(INSTRUCTIONS[kind]), "input": given, "output": answer}
 
 
-def _draw_held_out(chance: random.Random, facts: Facts, kind: str) -> list[tuple[str, str]]:
+def _draw_held_out(draw: Draw, kind: str) -> list[tuple[str, str]]:
     """Draws the held-out pairs of one kind, no two alike."""
     drawn: dict[str, str] = {}
     while len(drawn) < HELD_OUT_PER_KIND:
-        given, answer = draw_pair(chance, facts, kind)
+        given, answer = draw.pair(kind)
         drawn[given] = answer
     return list(drawn.items())
 
 
-def _training_pairs(chance: random.Random, facts: Facts, kind: str) -> list[tuple[str, str]]:
+def _training_pairs(draw: Draw, facts: Facts, kind: str) -> list[tuple[str, str]]:
     """All facts of a kind, or a sample of what can be asked without end."""
     if kind == "opposites":
         return [pair for one, other in facts.opposites for pair in ((one, other), (other, one))]
-    if kind in FACT_KINDS:
+    if kind in (*FACT_KINDS, "sums"):
         return list(getattr(facts, kind))
-    if kind == "sums":
-        return [(f"{left} + {right}", str(left + right)) for left, right in facts.sums]
-    return list(dict(draw_pair(chance, facts, kind) for _ in range(DRAWN_PER_KIND)).items())
+    return list(dict(draw.pair(kind) for _ in range(DRAWN_PER_KIND)).items())
 
 
 def _turned(given: str) -> str:

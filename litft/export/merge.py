@@ -25,7 +25,7 @@ from litft.checkpoint.files import (
 from litft.config.answer import MergeConfig
 from litft.errors import CheckpointError, ConfigError
 from litft.methods.base import trainable_state, weights_path
-from litft.methods.load import load_method
+from litft.methods.load import check_base, load_method
 from litft.methods.lora import LoRA, LoRALinear
 from litft.model.load import assign_weights, build_empty
 
@@ -48,6 +48,7 @@ def merge(config: MergeConfig, report: Callable[[str], None] = lambda message: N
     """
     checkpoint_dir = resolve_checkpoint_dir(config.checkpoint_dir)
     base_dir, method = load_method(checkpoint_dir)
+    check_base(checkpoint_dir)
     if not isinstance(method, LoRA):
         raise CheckpointError(f"{checkpoint_dir} is a run of {method.name}, which cannot be merged; use it as it is.")
     out_dir = config.out_dir or checkpoint_dir.parent / "merged"

@@ -41,4 +41,5 @@ def iter_text(
             yield decoder.push(token)
             if decoder.stopped:
                 return
-        yield decoder.finish()
+        if rest := decoder.finish():
+            yield rest

@@ -44,6 +44,7 @@ def load_finetuned(checkpoint_dir: Path, precision: str, device: torch.device) -
     if not (checkpoint_dir / METHOD_FILE).exists():
         return load_model(checkpoint_dir, precision, device)
     base_dir, method = load_method(checkpoint_dir)
+    check_base(checkpoint_dir)
     model = load_model(base_dir, precision, device)
     method.apply(model)
     names = set(trainable_state(model, method))
@@ -68,14 +69,14 @@ def load_method(checkpoint_dir: Path) -> tuple[Path, Method]:
     """Reads `method.yaml`: the folder of the base and the method with its settings.
 
     Raises:
-        CheckpointError: no such file, an unknown method, or a base that is missing or has changed.
+        CheckpointError: no such file, an unknown method, or a base that is missing.
     """
     path = checkpoint_dir / METHOD_FILE
     if not path.exists():
         raise CheckpointError(f"{checkpoint_dir} holds no {METHOD_FILE}; give the final folder of an adapter's run.")
     saved = load_yaml(path)
     try:
-        name, base, digest = saved["method"], Path(saved["base"]), saved["base_sha256"]
+        name, base = saved["method"], Path(saved["base"])
         if name not in METHODS:
             raise CheckpointError(f'{path} names the method "{name}".{did_you_mean(name, METHODS)}')
         method = METHODS[name](saved["settings"])
@@ -85,6 +86,16 @@ def load_method(checkpoint_dir: Path) -> tuple[Path, Method]:
     weights = base_dir / WEIGHTS_NAME
     if not weights.exists():
         raise CheckpointError(f"{path} names the base {base}, which holds no lit_model.safetensors; convert it again.")
-    if sha256_file(weights) != digest:
-        raise CheckpointError(f"{weights} is not the base that {checkpoint_dir} was trained on: its sha256 differs.")
     return base_dir, method
+
+
+def check_base(checkpoint_dir: Path) -> None:
+    """Makes sure that the base which `method.yaml` names still has the weights that the adapters were trained on.
+
+    Raises:
+        CheckpointError: it has others.
+    """
+    saved = load_yaml(checkpoint_dir / METHOD_FILE)
+    weights = resolve_checkpoint_dir(Path(saved["base"])) / WEIGHTS_NAME
+    if sha256_file(weights) != saved.get("base_sha256"):
+        raise CheckpointError(f"{weights} is not the base that {checkpoint_dir} was trained on: its sha256 differs.")

@@ -119,15 +119,16 @@ class GPT(nn.Module):
         return [name for name, _ in self.named_parameters()]  # shared parameters are listed once
 
     def init_weights(self, seed: int) -> None:
-        """Fills all weights at random: N(0, 0.02), the last projections of each block scaled by 1/sqrt(2 n_layer).
+        """Fills all weights at random: N(0, 2/(5 C)), the last projections of each block N(0, (2/n_layer)²/C).
 
-        Source: the GPT-2 paper, section 2.3, as nanoGPT has it.
+        Source: GPT-NeoX-20B, arXiv 2204.06745, section 2.1.2 ("small init" and "Wang init").
         """
         generator = torch.Generator(self.lm_head.weight.device).manual_seed(seed)
-        residual = 0.02 / (2 * self.config.n_layer) ** 0.5
+        small = (2 / (5 * self.config.n_embd)) ** 0.5
+        residual = 2 / self.config.n_layer / self.config.n_embd**0.5
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
             else:
-                std = residual if name.endswith(("attn.proj.weight", "mlp.down.weight")) else 0.02
+                std = residual if name.endswith(("attn.proj.weight", "mlp.down.weight")) else small
                 nn.init.normal_(parameter, 0.0, std, generator=generator)

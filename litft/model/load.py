@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from litft.checkpoint.files import load_model_config, require_converted
+from litft.checkpoint.files import load_model_config, read_safetensors_header, require_converted
 from litft.config.model import ModelConfig
 from litft.errors import CheckpointError, ConfigError, did_you_mean
 from litft.model.gpt import GPT
@@ -73,13 +73,36 @@ def assign_weights(
             check_names(path, set(file.keys()), names)
             for name in sorted(names):
                 tensor = file.get_tensor(name)
-                if tensor.shape != parameters[name].shape:
-                    raise CheckpointError(
-                        f"{name} in {path} is {list(tensor.shape)}; this model needs {list(parameters[name].shape)}."
-                    )
+                check_shape(path, name, tuple(tensor.shape), tuple(parameters[name].shape))
                 _set_parameter(model, name, tensor.to(device=device, dtype=dtype), parameters[name].requires_grad)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); write it again from its source.") from error
+
+
+def check_weights(model: GPT, path: Path) -> None:
+    """Makes sure, from its header alone, that a converted file holds the tensors of a model.
+
+    Args:
+        model: may be on the meta device.
+        path: a lit_model.safetensors.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or of another shape, or the file is damaged.
+    """
+    specs = read_safetensors_header(path)
+    check_names(path, set(specs), set(model.weight_names()))
+    for name, spec in specs.items():
+        check_shape(path, name, spec.shape, tuple(model.get_parameter(name).shape))
+
+
+def check_shape(path: Path, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Refuses a tensor of another shape.
+
+    Raises:
+        CheckpointError: naming it and both shapes.
+    """
+    if found != wanted:
+        raise CheckpointError(f"{name} in {path} is {list(found)}; this model needs {list(wanted)}.")
 
 
 def check_names(path: Path, found: set[str], wanted: set[str]) -> None:

@@ -103,7 +103,7 @@ def provenance(run: Run, base_sha256: str | None) -> dict[str, Any]:
         "base_sha256": base_sha256,
         "tokenizer_hash": inputs.tokenizer.hash,
         "data": str(inputs.data_dir),
-        "data_sha256": {name: sha256_file(inputs.data_dir / name) for name in ("train.pt", "test.pt")},
+        "data_sha256": inputs.data_sha256,
         "seed": inputs.config.seed,
         "versions": {name: metadata.version(name) for name in packages} | {"python": platform.python_version()},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),

@@ -79,7 +79,7 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
         out_of_time = progress.seconds >= limit_seconds
         if progress.step % config.train.log_interval == 0 or step + 1 == plan.steps or out_of_time:
             logger.log(step_metrics(progress, result, rate, seconds))
-        if plan.validates_after(step) or out_of_time:
+        if plan.validates_after(step) or plan.saves_after(step) or out_of_time:
             validate_and_log(run, progress, token_loss, logger)
         if out_of_time:
             progress.stopped_by = "max_time"
@@ -176,10 +176,19 @@ def advance(progress: Progress, result: StepResult, seconds: float) -> None:
 
 
 def validate_and_log(run: Run, progress: Progress, token_loss: TokenLoss, logger: CSVLogger) -> None:
-    """Measures the whole held-out split, answers its first rows, and writes both down."""
+    """Measures the whole held-out split, answers its first rows, and writes both down.
+
+    Raises:
+        TrainingError: the loss is not finite, as after a step that was too large.
+    """
     inputs = run.inputs
     rows = inputs.test_rows.tolist()
     result = validate(run.fabric, run.model, inputs.test, rows, run.plan.micro_batch_size, token_loss)
+    if not math.isfinite(result.loss):
+        raise TrainingError(
+            f"The held-out loss is {result.loss} after step {progress.step}; lower optim.learning_rate, or use "
+            "--precision 32-true."
+        )
     progress.val_loss, progress.val_accuracy = result.loss, result.accuracy
     if progress.first_val_loss is None:
         progress.first_val_loss = result.loss

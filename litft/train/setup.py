@@ -7,18 +7,23 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from litft.checkpoint.files import load_model_config, read_json, require_converted, resolve_checkpoint_dir
+from litft.checkpoint.convert import read_model_config
+from litft.checkpoint.files import (
+    WEIGHTS_NAME,
+    require_converted,
+    resolve_checkpoint_dir,
+    sha256_file,
+)
 from litft.config.io import load_yaml
 from litft.config.model import ModelConfig
 from litft.config.parse import config_to_dict
 from litft.config.plan import TrainPlan
 from litft.config.run import RunConfig
 from litft.data.batches import rows_within
-from litft.data.store import PreparedData, check_data_fits, find_data_dir
+from litft.data.store import TEST_FILE, TRAIN_FILE, PreparedData, check_data_fits, find_data_dir
 from litft.errors import ConfigError, DataError
-from litft.families import model_config_from_hf
 from litft.methods.base import Method, freeze
-from litft.model.load import build_empty
+from litft.model.load import build_empty, check_weights
 from litft.text.tokenizer import Tokenizer
 from litft.train.state import Inputs, Report, find_resume, write_yaml
 
@@ -42,19 +47,25 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     out_dir = config.out_dir or Path("out") / method.name / data_dir.name
     check_out_dir(out_dir, config, (checkpoint_dir, data_dir))
     tokenizer = Tokenizer(checkpoint_dir)
-    train, test = (PreparedData.load(data_dir / name) for name in ("train.pt", "test.pt"))
+    _require_held_out(data_dir)
+    train, test = (PreparedData.load(data_dir / name) for name in (TRAIN_FILE, TEST_FILE))
     check_data_fits(train, tokenizer, checkpoint_dir)
     model_config = read_model_config(checkpoint_dir)
     limit = _length_limit(config, model_config, report)
     train_rows, test_rows = rows_within(train, limit), rows_within(test, limit)
     _check_rows(data_dir, len(train) - len(train_rows), len(train_rows), len(test_rows), limit, report)
     trial = build_empty(model_config)
+    if needs_weights:
+        check_weights(trial, checkpoint_dir / WEIGHTS_NAME)
     method.apply(trial)
     freeze(trial, method)
     resume = "auto" if config.resume is True else config.resume or None
-    resume_from = find_resume(out_dir, resume, report)
+    said: list[str] = []  # told once nothing can be refused any more
+    resume_from = find_resume(out_dir, resume, said.append)
     if resume_from:
         check_same_run(config, resume_from.parent / "run.yaml")
+    for message in said:
+        report(message)
     return Inputs(
         config=config,
         checkpoint_dir=checkpoint_dir,
@@ -66,6 +77,7 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
         test=test,
         train_rows=train_rows,
         test_rows=test_rows,
+        data_sha256={name: sha256_file(data_dir / name) for name in (TRAIN_FILE, TEST_FILE)},
         parameters=sum(p.numel() for p in trial.parameters()),
         trainable_parameters=sum(p.numel() for p in trial.parameters() if p.requires_grad),
         resume_from=resume_from,
@@ -166,27 +178,29 @@ def _length_limit(config: RunConfig, model: ModelConfig, report: Report) -> int:
     return min(wanted, model.block_size)
 
 
+def _require_held_out(data_dir: Path) -> None:
+    """Refuses data of which no row was held out.
+
+    Raises:
+        DataError: there is no test.pt.
+    """
+    if not (data_dir / TEST_FILE).exists():
+        raise DataError(
+            f"data_dir {data_dir} has no {TEST_FILE}, rows held out for validation; prepare two rows or more, with "
+            "--test_split_fraction above 0."
+        )
+
+
 def _check_rows(data_dir: Path, left_out: int, n_train: int, n_test: int, limit: int, report: Report) -> None:
     """Says how many rows are too long and refuses a split without any.
 
     Raises:
         DataError: no row is left to train on or to validate with.
     """
-    if left_out:
-        report(f"{left_out:,} rows of {data_dir / 'train.pt'} are over {limit} tokens and left out.")
     for name, count in (("train.pt", n_train), ("test.pt", n_test)):
         if count == 0:
             raise DataError(
                 f"{data_dir / name} has no row of at most {limit} tokens; prepare it again or raise the limit."
             )
-
-
-def read_model_config(checkpoint_dir: Path) -> ModelConfig:
-    """Gives the architecture of a checkpoint, converted or, for a run from random weights, just described.
-
-    Raises:
-        CheckpointError: the folder describes no model that litft knows.
-    """
-    if (checkpoint_dir / "model_config.yaml").exists():
-        return load_model_config(checkpoint_dir)
-    return model_config_from_hf(read_json(checkpoint_dir / "config.json"), checkpoint_dir.name)
+    if left_out:
+        report(f"{left_out:,} rows of {data_dir / 'train.pt'} are over {limit} tokens and left out.")

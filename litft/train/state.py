@@ -62,6 +62,7 @@ class Inputs:
         data_dir: where train and test came from.
         out_dir: the run's own folder, ready to be written.
         train, test: prepared rows; train_rows and test_rows say which of them fit the length.
+        data_sha256: of train.pt and test.pt.
         trainable_parameters, parameters: counts.
         resume_from: the step folder to go on from, if any.
     """
@@ -76,6 +77,7 @@ class Inputs:
     test: PreparedData
     train_rows: Tensor
     test_rows: Tensor
+    data_sha256: dict[str, str]
     parameters: int
     trainable_parameters: int
     resume_from: Path | None
@@ -106,20 +108,23 @@ def save_step(run: Run, progress: Progress) -> None:
     for name, tensors in parts.items():
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / f"{name}.safetensors")
     hashes = {name: sha256_file(temporary / f"{name}.safetensors") for name in parts}
-    write_yaml(temporary / "state.yaml", {"progress": dataclasses.asdict(progress), "sha256": hashes})
+    described = {"progress": dataclasses.asdict(progress), "data_sha256": run.inputs.data_sha256, "sha256": hashes}
+    write_yaml(temporary / "state.yaml", described)
     if target.exists():
         shutil.rmtree(target)
     temporary.rename(target)
-    _remove_old(out_dir, run.inputs.config.train.keep, progress.best_step)
+    _remove_old(out_dir, run.inputs.config.train.keep)
 
 
 def load_step(run: Run, folder: Path) -> Progress:
     """Puts a step checkpoint back: weights, optimizer, chance, counts.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or was written by a run on other data or of another method.
     """
     progress = check_step(folder)
+    if load_yaml(folder / "state.yaml").get("data_sha256") != run.inputs.data_sha256:
+        raise CheckpointError(f"{run.inputs.data_dir} has other rows than when {folder} was written; start afresh.")
     weights = load_file(folder / "trainable.safetensors")
     wanted = trainable_state(run.gpt, run.method)
     if weights.keys() != wanted.keys():
@@ -184,10 +189,12 @@ def step_folders(out_dir: Path) -> list[Path]:
     return sorted(folder for folder in found if folder.is_dir() and re.fullmatch(r"step-\d{8}", folder.name))
 
 
-def _remove_old(out_dir: Path, keep: int, best_step: int) -> None:
-    """Deletes all but the newest `keep` step checkpoints and the best."""
-    for folder in step_folders(out_dir)[:-keep]:
-        if folder.name != f"step-{best_step:08d}":
+def _remove_old(out_dir: Path, keep: int) -> None:
+    """Deletes all but the newest `keep` step checkpoints and the one with the lowest held-out loss."""
+    folders = step_folders(out_dir)
+    best = min(folders, key=lambda folder: load_yaml(folder / "state.yaml")["progress"]["val_loss"])
+    for folder in folders[:-keep]:
+        if folder != best:
             shutil.rmtree(folder)
 
 

@@ -174,11 +174,10 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(world: Path) -> None
 def test_the_newest_and_the_best_checkpoints_are_kept(world: Path) -> None:
     run = open_run(make_config(world, train__save_interval=1, train__keep=2), methods()["lora"])
     progress = fit(with_step_limit(run, 3), token_loss)
-    progress.best_step = 2
-    for step in (4, 5, 6):
-        progress.step = step
+    for step, loss in ((4, 0.5), (5, 0.7), (6, 0.6), (7, 0.8)):
+        progress.step, progress.val_loss = step, loss
         save_step(run, progress)
-    assert [int(folder.name[-2:]) for folder in step_folders(world / "out")] == [2, 5, 6]
+    assert [int(folder.name[-2:]) for folder in step_folders(world / "out")] == [4, 6, 7]
 
 
 def test_a_run_is_not_resumed_under_other_settings(world: Path) -> None:

@@ -72,7 +72,7 @@ def _header_hint(header: list[str], missing: list[str], names: dict[str, str]) -
         return f" The file is separated by {shown}; save it with commas."
     near = next((hint for name in missing if (hint := did_you_mean(names[name], header))), "")
     example = ",".join(f"{name}=YOUR_COLUMN" for name in missing)
-    return f"{near} Name the file's own columns with --columns {example}"
+    return f"{near} Name the file's own columns with `--columns {example}`."
 
 
 def _read_row(line: int, cells: list[str], header: list[str], names: dict[str, str]) -> Row | Rejected:
