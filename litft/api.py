@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from litft.checkpoint.files import read_safetensors_header, resolve_checkpoint_dir
+from litft.checkpoint.files import resolve_checkpoint_dir
+from litft.checkpoint.tensors import read_safetensors_header
 from litft.config.answer import GenerateConfig
 from litft.errors import GenerationError
 from litft.generate.answer import iter_text

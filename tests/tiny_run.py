@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from tiny_text import write_checkpoint
 
-from litft.checkpoint.files import load_model_config, save_model_config, save_safetensors, tensor_specs
+from litft.checkpoint.files import load_model_config, save_model_config
+from litft.checkpoint.tensors import save_safetensors, tensor_specs
 from litft.config.plan import build_plan
 from litft.config.run import AdapterConfig, EvalConfig, LoRAConfig, OptimConfig, RunConfig, TrainConfig
 from litft.data.store import save_prepared

@@ -19,23 +19,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from litft.checkpoint.disk import read_json, require_space, write_json
 from litft.checkpoint.files import (
     MODEL_CONFIG_NAME,
     WEIGHTS_NAME,
-    TensorSpec,
     copy_side_files,
-    is_whole,
     load_model_config,
-    load_weights,
-    read_json,
     require_converted,
-    require_space,
     resolve_checkpoint_dir,
     save_model_config,
-    save_safetensors,
-    tensor_specs,
-    write_json,
 )
+from litft.checkpoint.tensors import TensorSpec, is_whole, load_weights, save_safetensors, tensor_specs
 from litft.checkpoint.weights import FILES_AND_INDICES, HfWeights, open_weights, weights_files
 from litft.config.convert import FromHfConfig, ToHfConfig
 from litft.config.model import ModelConfig

@@ -17,7 +17,8 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # isort: skip
 
 from litft.checkpoint.convert import from_hf
-from litft.checkpoint.files import SIDE_FILES, require_space
+from litft.checkpoint.disk import require_space
+from litft.checkpoint.files import SIDE_FILES
 from litft.checkpoint.weights import weights_files
 from litft.config.convert import FromHfConfig
 from litft.config.download import DownloadConfig

@@ -16,7 +16,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from litft.checkpoint.files import TensorSpec, read_json, read_safetensors_header, tensor_specs
+from litft.checkpoint.disk import read_json
+from litft.checkpoint.tensors import TensorSpec, read_safetensors_header, tensor_specs
 from litft.errors import CheckpointError
 
 # In the order in which transformers looks for them. Source: `modeling_utils.py` of transformers.

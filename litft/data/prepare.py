@@ -21,7 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from litft.checkpoint.convert import read_model_config
-from litft.checkpoint.files import atomic_path, resolve_checkpoint_dir, sha256_file
+from litft.checkpoint.disk import atomic_path, sha256_file
+from litft.checkpoint.files import resolve_checkpoint_dir
 from litft.config.io import dump_yaml
 from litft.config.model import ModelConfig
 from litft.config.prepare import PrepareConfig, PrepareCsvConfig

@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from litft.checkpoint.files import atomic_path
+from litft.checkpoint.disk import atomic_path
 from litft.demo.corpus import iter_documents
 from litft.demo.tasks import build_rows, rows_as_json
 
@@ -19,7 +19,7 @@ VOCAB_SIZE = 4096
 TOKENIZER_DOCUMENTS = 4000
 SEED = 1
 BLOCK_SIZE = 512
-N_LAYER = 4
+N_LAYER = 3
 N_HEAD = 4
 N_EMBD = 128
 INTERMEDIATE_SIZE = 384

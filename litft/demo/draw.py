@@ -12,6 +12,8 @@ FACT_KINDS = ("opposites", "plurals", "past_tense", "capitals", "continents", "k
 LIST_KINDS = ("first", "last", "reverse")
 KINDS = (*FACT_KINDS, "sums", *LIST_KINDS, "order")
 
+LIST_LENGTH = 3
+
 _T = TypeVar("_T")
 
 
@@ -52,10 +54,9 @@ class Draw:
         return one, other
 
     def words(self) -> list[str]:
-        """Gives a list of two to four different words."""
-        n_words = self.chance.choice((2, 3, 3, 4))
+        """Gives three different words."""
         words: list[str] = []
-        while len(words) < n_words:
+        while len(words) < LIST_LENGTH:
             word = self.one(self._facts.list_words)
             if word not in words:
                 words.append(word)
@@ -63,7 +64,7 @@ class Draw:
 
     def numbers(self) -> list[int]:
         """Gives three different numbers."""
-        return self.chance.sample(range(1, LARGEST_NUMBER + 1), 3)
+        return self.chance.sample(range(1, LARGEST_NUMBER + 1), LIST_LENGTH)
 
 
 def _join(items: Sequence[object]) -> str:

@@ -16,10 +16,10 @@ from importlib import resources
 from pathlib import Path
 
 from litft.api import LLM
-from litft.checkpoint.files import write_json
+from litft.checkpoint.disk import require_free, write_json
 from litft.config.answer import DemoConfig
 from litft.demo.tasks import Row, kind_of, load_rows
-from litft.errors import ConfigError, LitftError
+from litft.errors import LitftError
 from litft.generate.sample import Sampling
 from litft.text.prompts import Conversation, Turn
 
@@ -80,12 +80,8 @@ def start_out_dir(out_dir: Path) -> None:
     Raises:
         ConfigError: it holds something else.
     """
-    if out_dir.exists() and not out_dir.is_dir():
-        raise ConfigError(f"out_dir {out_dir} is a file; name a folder.")
-    if out_dir.is_dir() and any(out_dir.iterdir()):
-        if not (out_dir / MARK).exists():
-            raise ConfigError(f"out_dir {out_dir} is not empty and no demo's; name another folder.")
-        shutil.rmtree(out_dir)
+    require_free(out_dir, True, MARK, "")
+    shutil.rmtree(out_dir, ignore_errors=True)
     out_dir.mkdir(parents=True, exist_ok=True)
     write_json(out_dir / MARK, {})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -11,19 +11,17 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
+from litft.checkpoint.disk import require_free, require_space, write_json
 from litft.checkpoint.files import (
     WEIGHTS_NAME,
     copy_side_files,
     load_model_config,
-    read_safetensors_header,
-    require_space,
     resolve_checkpoint_dir,
     save_model_config,
-    save_safetensors,
-    write_json,
 )
+from litft.checkpoint.tensors import read_safetensors_header, save_safetensors
 from litft.config.answer import MergeConfig
-from litft.errors import CheckpointError, ConfigError
+from litft.errors import CheckpointError
 from litft.methods.base import trainable_state, weights_path
 from litft.methods.load import check_base, load_method
 from litft.methods.lora import LoRA, LoRALinear
@@ -52,7 +50,8 @@ def merge(config: MergeConfig, report: Callable[[str], None] = lambda message: N
     if not isinstance(method, LoRA):
         raise CheckpointError(f"{checkpoint_dir} is a run of {method.name}, which cannot be merged; use it as it is.")
     out_dir = config.out_dir or checkpoint_dir.parent / "merged"
-    check_out_dir(out_dir, config.overwrite, (checkpoint_dir, base_dir))
+    advice = "name another, or replace a merge by --overwrite true"
+    require_free(out_dir, config.overwrite, MERGE_FILE, advice, (checkpoint_dir, base_dir))
     layers = adapted_layers(checkpoint_dir, base_dir, method)
     if not any(layer.lora_B.any() for layer in layers.values()):
         raise CheckpointError(
@@ -91,29 +90,3 @@ def iter_merged(base: Path, names: list[str], layers: dict[str, LoRALinear]) -> 
             if name in layers:
                 weight = (weight.float() + layers[name].delta()).to(weight.dtype)
             yield name, weight
-
-
-def check_out_dir(out_dir: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
-    """Refuses to replace what is not asked to be replaced.
-
-    Args:
-        out_dir: where the whole model would go.
-        overwrite: a merge that lies there may be replaced.
-        inputs: folders that the merge reads.
-
-    Raises:
-        ConfigError: out_dir is or lies in a file, holds what the merge reads, or holds something and either overwrite
-            is not set or it is no merge.
-    """
-    for folder in (out_dir, *out_dir.parents):
-        if folder.is_file():
-            raise ConfigError(f"out_dir is {out_dir}, but {folder} is a file; name a folder.")
-    for folder in inputs:
-        if folder.resolve().is_relative_to(out_dir.resolve()):
-            raise ConfigError(f"out_dir {out_dir} holds {folder}, which the merge reads; name another --out_dir.")
-    if not out_dir.is_dir() or not any(out_dir.iterdir()):
-        return
-    if not overwrite:
-        raise ConfigError(f"out_dir {out_dir} is not empty; name another, or replace a merge by --overwrite true.")
-    if not (out_dir / MERGE_FILE).exists():
-        raise ConfigError(f"out_dir {out_dir} holds no {MERGE_FILE}, so it is no merge of litft and is not replaced.")

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir, sha256_file
+from litft.checkpoint.disk import sha256_file
+from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir
 from litft.config.io import load_yaml
 from litft.config.run import AdapterConfig, LoRAConfig
 from litft.errors import CheckpointError, did_you_mean
@@ -76,16 +77,15 @@ def load_method(checkpoint_dir: Path) -> tuple[Path, Method]:
         raise CheckpointError(f"{checkpoint_dir} holds no {METHOD_FILE}; give the final folder of an adapter's run.")
     saved = load_yaml(path)
     try:
-        name, base = saved["method"], Path(saved["base"])
+        name, base_dir = saved["method"], _find_base(checkpoint_dir, saved["base"], saved["base_from_here"])
         if name not in METHODS:
             raise CheckpointError(f'{path} names the method "{name}".{did_you_mean(name, METHODS)}')
         method = METHODS[name](saved["settings"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is incomplete or damaged: {error}.") from error
-    base_dir = resolve_checkpoint_dir(base)
     weights = base_dir / WEIGHTS_NAME
     if not weights.exists():
-        raise CheckpointError(f"{path} names the base {base}, which holds no lit_model.safetensors; convert it again.")
+        raise CheckpointError(f"{path} names the base {base_dir}, which holds no {WEIGHTS_NAME}; convert it again.")
     return base_dir, method
 
 
@@ -95,7 +95,21 @@ def check_base(checkpoint_dir: Path) -> None:
     Raises:
         CheckpointError: it has others.
     """
-    saved = load_yaml(checkpoint_dir / METHOD_FILE)
-    weights = resolve_checkpoint_dir(Path(saved["base"])) / WEIGHTS_NAME
-    if sha256_file(weights) != saved.get("base_sha256"):
+    weights = load_method(checkpoint_dir)[0] / WEIGHTS_NAME
+    if sha256_file(weights) != load_yaml(checkpoint_dir / METHOD_FILE).get("base_sha256"):
         raise CheckpointError(f"{weights} is not the base that {checkpoint_dir} was trained on: its sha256 differs.")
+
+
+def _find_base(checkpoint_dir: Path, typed: str, from_here: str) -> Path:
+    """Gives the base's folder: as it was typed for the run, or, from another working folder, as seen from its result.
+
+    Raises:
+        CheckpointError: it is neither here nor there.
+    """
+    try:
+        return resolve_checkpoint_dir(Path(typed))
+    except CheckpointError:
+        beside = checkpoint_dir / from_here
+        if not beside.is_dir():
+            raise
+        return beside

@@ -8,7 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from litft.checkpoint.files import load_model_config, read_safetensors_header, require_converted
+from litft.checkpoint.files import load_model_config, require_converted
+from litft.checkpoint.tensors import read_safetensors_header
 from litft.config.model import ModelConfig
 from litft.errors import CheckpointError, ConfigError, did_you_mean
 from litft.model.gpt import GPT
@@ -68,6 +69,7 @@ def assign_weights(
         CheckpointError: a tensor is missing, unexpected or of another shape, or the file is damaged.
     """
     parameters = dict(model.named_parameters())
+    read_safetensors_header(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             check_names(path, set(file.keys()), names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import shutil
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from litft.checkpoint.files import copy_side_files, save_model_config, sha256_file, write_json
+from litft.checkpoint.disk import sha256_file, write_json
+from litft.checkpoint.files import copy_side_files, save_model_config
 from litft.methods.base import trainable_state, weights_path
 from litft.methods.load import METHOD_FILE
 from litft.text.prompts import PromptStyle, load_prompt_style, save_prompt_style
@@ -37,8 +39,10 @@ def finish(run: Run, progress: Progress) -> dict[str, Any]:
     base = inputs.checkpoint_dir / "lit_model.safetensors"
     base_sha256 = sha256_file(base) if base.exists() else None
     if run.method.name != "full":
-        named = {"method": run.method.name, "base": str(inputs.checkpoint_dir), "base_sha256": base_sha256}
-        write_yaml(temporary / METHOD_FILE, {**named, "settings": run.method.settings()})
+        # Both ways to the base: as it was typed, and from here, for who opens this folder from elsewhere.
+        from_here = os.path.relpath(inputs.checkpoint_dir.resolve(), final.resolve())
+        named = {"method": run.method.name, "base": str(inputs.checkpoint_dir), "base_from_here": from_here}
+        write_yaml(temporary / METHOD_FILE, {**named, "base_sha256": base_sha256, "settings": run.method.settings()})
     write_json(temporary / "provenance.json", provenance(run, base_sha256))
     if final.exists():
         shutil.rmtree(final)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from litft.checkpoint.files import atomic_path
+from litft.checkpoint.disk import atomic_path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from litft.checkpoint.convert import read_model_config
-from litft.checkpoint.files import (
-    WEIGHTS_NAME,
-    require_converted,
-    resolve_checkpoint_dir,
-    sha256_file,
-)
+from litft.checkpoint.disk import require_free, sha256_file
+from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir
 from litft.config.io import load_yaml
 from litft.config.model import ModelConfig
 from litft.config.parse import config_to_dict
@@ -26,6 +22,8 @@ from litft.methods.base import Method, freeze
 from litft.model.load import build_empty, check_weights
 from litft.text.tokenizer import Tokenizer
 from litft.train.state import Inputs, Report, find_resume, write_yaml
+
+RUN_FILE = "run.yaml"  # every setting of a run; by it a folder is known as a run's
 
 
 def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights: bool = True) -> Inputs:
@@ -45,7 +43,8 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
         require_converted(checkpoint_dir)
     data_dir = find_data_dir(config.data_dir)
     out_dir = config.out_dir or Path("out") / method.name / data_dir.name
-    check_out_dir(out_dir, config, (checkpoint_dir, data_dir))
+    advice = "go on with --resume auto, start afresh with --overwrite true, or name another --out_dir"
+    require_free(out_dir, config.overwrite or bool(config.resume), RUN_FILE, advice, (checkpoint_dir, data_dir))
     tokenizer = Tokenizer(checkpoint_dir)
     _require_held_out(data_dir)
     train, test = (PreparedData.load(data_dir / name) for name in (TRAIN_FILE, TEST_FILE))
@@ -63,7 +62,7 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     said: list[str] = []  # told once nothing can be refused any more
     resume_from = find_resume(out_dir, resume, said.append)
     if resume_from:
-        check_same_run(config, resume_from.parent / "run.yaml")
+        check_same_run(config, resume_from.parent / RUN_FILE)
     for message in said:
         report(message)
     return Inputs(
@@ -90,36 +89,7 @@ def start_out_dir(inputs: Inputs) -> None:
     if inputs.config.overwrite and inputs.out_dir.exists() and inputs.resume_from is None:
         shutil.rmtree(inputs.out_dir)
     inputs.out_dir.mkdir(parents=True, exist_ok=True)
-    write_yaml(inputs.out_dir / "run.yaml", config_to_dict(inputs.config))
-
-
-def check_out_dir(out_dir: Path, config: RunConfig, inputs: Iterable[Path]) -> None:
-    """Refuses an out_dir that a run must not write to.
-
-    Args:
-        out_dir: where the run would go.
-        config: whether it goes on or starts afresh there.
-        inputs: folders that the run reads.
-
-    Raises:
-        ConfigError: it is or lies in a file, holds what the run reads, or holds something else and neither resume nor
-            overwrite is set.
-    """
-    for folder in (out_dir, *out_dir.parents):
-        if folder.is_file():
-            raise ConfigError(f"out_dir is {out_dir}, but {folder} is a file; name a folder.")
-    for folder in inputs:
-        if folder.resolve().is_relative_to(out_dir.resolve()):
-            raise ConfigError(f"out_dir {out_dir} holds {folder}, which the run reads; name another --out_dir.")
-    if not out_dir.is_dir() or not any(out_dir.iterdir()) or config.resume:
-        return
-    if not config.overwrite:
-        raise ConfigError(
-            f"out_dir {out_dir} is not empty; go on with --resume auto, start afresh with --overwrite true, "
-            "or name another --out_dir."
-        )
-    if not (out_dir / "run.yaml").exists():
-        raise ConfigError(f"out_dir {out_dir} holds no run.yaml, so it is no run of litft and is not overwritten.")
+    write_yaml(inputs.out_dir / RUN_FILE, config_to_dict(inputs.config))
 
 
 def check_same_run(config: RunConfig, path: Path) -> None:

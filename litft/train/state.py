@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from litft.checkpoint.files import atomic_path, sha256_file
+from litft.checkpoint.disk import atomic_path, sha256_file
 from litft.config.io import dump_yaml, load_yaml
 from litft.config.model import ModelConfig
 from litft.config.plan import TrainPlan

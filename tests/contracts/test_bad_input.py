@@ -362,8 +362,8 @@ def test_an_out_dir_that_is_taken(refused: Refused) -> None:
     refused([*AGAIN, "--out_dir", "rows.csv"], "rows.csv is a file")
     refused([*AGAIN, "--out_dir", "rows.csv/new"], "rows.csv is a file")
     refused(AGAIN, "out/lora/csv is not empty", "--resume auto", "--overwrite true")
-    refused([*AGAIN, "--out_dir", "data", "--overwrite", "true"], "holds data/csv, which the run reads")
-    refused([*AGAIN, "--out_dir", "checkpoints/acme/raw", "--overwrite", "true"], "no run of litft")
+    refused([*AGAIN, "--out_dir", "data", "--overwrite", "true"], "holds data/csv, which this command reads")
+    refused([*AGAIN, "--out_dir", "checkpoints/acme/raw", "--overwrite", "true"], "this command did not write it")
 
 
 def test_a_method_that_does_not_fit_the_model(refused: Refused) -> None:
@@ -412,8 +412,8 @@ def test_merging_what_cannot_be_merged(refused: Refused) -> None:
 def test_merging_to_a_place_that_is_taken(refused: Refused) -> None:
     refused([*MERGE, "--out_dir", "rows.csv"], "rows.csv is a file")
     refused([*MERGE, "--out_dir", "data"], "data is not empty")
-    refused([*MERGE, "--out_dir", "checkpoints/acme/tiny", "--overwrite", "true"], "which the merge reads")
-    refused([*MERGE, "--out_dir", "checkpoints/acme/tied", "--overwrite", "true"], "no merge of litft")
+    refused([*MERGE, "--out_dir", "checkpoints/acme/tiny", "--overwrite", "true"], "which this command reads")
+    refused([*MERGE, "--out_dir", "checkpoints/acme/tied", "--overwrite", "true"], "this command did not write it")
 
 
 def test_a_base_that_is_not_the_one_trained_on(refused: Refused) -> None:
@@ -444,6 +444,8 @@ def test_an_export_to_a_place_that_is_taken(refused: Refused) -> None:
     refused([*words, "rows.csv"], "rows.csv", "a file")
     refused([*words, "data"], "data", "not empty")
     refused([*words, "checkpoints/acme/tiny", "--overwrite", "true"], "the checkpoint itself")
+    refused([*words, "rows.csv/new/hf"], "rows.csv", "Not a directory")
+    refused([*CSV[:4], "--data_file", "rows.csv", "--destination_path", "rows.csv/new"], "rows.csv", "Not a directory")
 
 
 def test_a_prompt_that_cannot_be_answered(refused: Refused) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from litft.checkpoint.convert import from_hf
-from litft.checkpoint.files import load_weights
+from litft.checkpoint.tensors import load_weights
 from litft.config.convert import FromHfConfig
 from litft.generate.sample import Sampling, iter_tokens
 from litft.model.attention import KVCache

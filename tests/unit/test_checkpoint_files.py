@@ -11,21 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from litft.checkpoint.disk import atomic_path, read_json, require_space, sha256_file
 from litft.checkpoint.files import (
-    atomic_path,
     copy_side_files,
     load_model_config,
-    load_weights,
-    read_json,
-    read_safetensors_header,
     require_converted,
-    require_space,
     resolve_checkpoint_dir,
     save_model_config,
-    save_safetensors,
-    sha256_file,
-    tensor_specs,
 )
+from litft.checkpoint.tensors import load_weights, read_safetensors_header, save_safetensors, tensor_specs
 from litft.config.model import ModelConfig, RopeScaling
 from litft.errors import CheckpointError
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, FalconConfig, GPTNeoXConfig, LlamaConfig, MistralConfig
 
 from litft.checkpoint.convert import from_hf, to_hf
-from litft.checkpoint.files import load_model_config, load_weights, read_safetensors_header
+from litft.checkpoint.files import load_model_config
+from litft.checkpoint.tensors import load_weights, read_safetensors_header
 from litft.config.convert import FromHfConfig, ToHfConfig
 from litft.errors import CheckpointError, ConfigError
 from litft.families.base import state_shapes

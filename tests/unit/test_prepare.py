@@ -11,7 +11,7 @@ import pytest
 import yaml
 from tiny_text import BOS, EOS, SHARED, byte_tokenizer, write_checkpoint
 
-from litft.checkpoint.files import sha256_file
+from litft.checkpoint.disk import sha256_file
 from litft.config.prepare import PrepareConfig, PrepareCsvConfig
 from litft.data import prepare as prepare_module
 from litft.data.ledger import Ledger, load_manifest
@@ -273,10 +273,18 @@ def test_unknown_dataset_has_a_suggestion(folder: Path) -> None:
         prepare("lma", PrepareConfig(checkpoint_dir=folder))
 
 
-def test_unconverted_checkpoint_names_the_command(folder: Path) -> None:
+def test_a_folder_that_is_only_downloaded_will_do(folder: Path) -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    described = {"model_type": "llama", "vocab_size": 320, "max_position_embeddings": 64, **sizes}
     (folder / "model_config.yaml").unlink()
-    (folder / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=f"litft convert from_hf --checkpoint_dir {folder}"):
+    (folder / "config.json").write_text(json.dumps(described), encoding="utf-8")
+    _, _, destination = run(folder, numbered(2))
+    assert PreparedData.load(destination / "train.pt").meta["max_seq_length"] == 64
+
+
+def test_a_folder_that_describes_no_model_is_refused(folder: Path) -> None:
+    (folder / "model_config.yaml").unlink()
+    with pytest.raises(CheckpointError, match=r"config\.json: No such file or directory; is .* a model folder"):
         run(folder, numbered(2))
 
 

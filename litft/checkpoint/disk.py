@@ -1,0 +1,118 @@
+"""Safe writing: files that appear whole or not at all, and folders that no command takes by accident. Knows no model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from litft.errors import CheckpointError, ConfigError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path`, which becomes `path` if the block ends well and vanishes if it does not.
+
+    Args:
+        path: the file that is to appear whole or not at all; its folder exists.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+        _flush_to_disk(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Waits until a file's contents, or a folder's list of names, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """Gives the SHA-256 of a file as hexadecimal digits, reading it in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Refuses to start writing what will not fit.
+
+    Args:
+        folder: exists, on the disk to be written.
+        needed_bytes: how much will be written.
+
+    Raises:
+        CheckpointError: less is free than is needed.
+    """
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise CheckpointError(
+            f"{folder} has {free_bytes / 1e9:.1f} GB free and {needed_bytes / 1e9:.1f} GB are needed; "
+            "free some space or choose another disk."
+        )
+
+
+def require_free(out_dir: Path, overwrite: bool, mark: str, advice: str, inputs: Iterable[Path] = ()) -> None:
+    """Refuses an out_dir that a command must not write to.
+
+    Args:
+        out_dir: where the result would go.
+        overwrite: a former result of the same command may be replaced.
+        mark: the file by which such a result is known.
+        advice: what to do when it is not empty, after "is not empty; ".
+        inputs: folders that the command reads.
+
+    Raises:
+        ConfigError: out_dir is or lies in a file, holds what is read, or holds something and either overwrite is not
+            set or it is no result of this command.
+    """
+    for folder in (out_dir, *out_dir.parents):
+        if folder.is_file():
+            raise ConfigError(f"out_dir is {out_dir}, but {folder} is a file; name a folder.")
+    for folder in inputs:
+        if folder.resolve().is_relative_to(out_dir.resolve()):
+            raise ConfigError(f"out_dir {out_dir} holds {folder}, which this command reads; name another --out_dir.")
+    if not out_dir.is_dir() or not any(out_dir.iterdir()):
+        return
+    if not overwrite:
+        raise ConfigError(f"out_dir {out_dir} is not empty; {advice}.")
+    if not (out_dir / mark).exists():
+        raise ConfigError(f"out_dir {out_dir} holds no {mark}, so this command did not write it; it is not replaced.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        CheckpointError: the file is missing, is not JSON, or holds something else than an object.
+    """
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror}; is {path.parent} a model folder?") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); download it again.") from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}; a JSON object is needed.")
+    return loaded
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes a JSON object, indented as Hugging Face does."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
