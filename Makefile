@@ -21,6 +21,7 @@ demo-model: $(VENV)/.installed
 	$(BIN)/python scripts/build_demo_model.py
 
 $(VENV)/.installed: pyproject.toml
+	@echo "Installing litft and what it needs into $(VENV), once ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -e .
 	touch $@

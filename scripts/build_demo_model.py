@@ -1,7 +1,7 @@
-"""Makes the demo's base model and data again (`make demo-model`); takes some minutes."""
+"""Makes the demo's base model and data again (`make demo-model`); takes about ten minutes."""
 
 from litft.cli import report
-from litft.demo.build import build
+from litft.demo.make import make_model
 
 if __name__ == "__main__":
-    build(report)
+    make_model(report)

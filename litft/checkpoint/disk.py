@@ -1,4 +1,4 @@
-"""Safe writing: files that appear whole or not at all, and folders that no command takes by accident. Knows no model."""
+"""Safe writing: files that appear whole or not at all, folders that no command takes by accident. Knows no model."""
 
 from __future__ import annotations
 
@@ -38,6 +38,23 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def publish_folder(temporary: Path, target: Path) -> None:
+    """Lets a folder that was built under another name appear as `target`, whole, in place of a former one.
+
+    Args:
+        temporary: beside target; every file in it is flushed first.
+        target: what it becomes.
+    """
+    for path in (*temporary.rglob("*"), temporary):
+        _flush_to_disk(path)
+    former = target.with_name(f".{target.name}.{os.getpid()}.former")
+    if target.exists():
+        target.rename(former)
+    temporary.rename(target)
+    _flush_to_disk(target.parent)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def sha256_file(path: Path) -> str:

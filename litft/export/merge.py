@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from litft.checkpoint.disk import require_free, require_space, write_json
+from litft.checkpoint.disk import publish_folder, require_free, require_space, write_json
 from litft.checkpoint.files import (
     WEIGHTS_NAME,
     copy_side_files,
@@ -66,8 +66,7 @@ def merge(config: MergeConfig, report: Callable[[str], None] = lambda message: N
     save_safetensors(temporary / WEIGHTS_NAME, iter_merged(base, list(specs), layers), specs)
     save_model_config(temporary, load_model_config(base_dir))
     write_json(temporary / MERGE_FILE, {"adapters": str(checkpoint_dir), "base": str(base_dir)})
-    shutil.rmtree(out_dir, ignore_errors=True)
-    temporary.rename(out_dir)
+    publish_folder(temporary, out_dir)
     report(f"{out_dir} holds the merged model.\nNext: litft generate --checkpoint_dir {out_dir} --instruction '...'")
     return out_dir
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from litft.checkpoint.disk import sha256_file, write_json
+from litft.checkpoint.disk import publish_folder, sha256_file, write_json
 from litft.checkpoint.files import copy_side_files, save_model_config
 from litft.methods.base import trainable_state, weights_path
 from litft.methods.load import METHOD_FILE
@@ -44,9 +44,7 @@ def finish(run: Run, progress: Progress) -> dict[str, Any]:
         named = {"method": run.method.name, "base": str(inputs.checkpoint_dir), "base_from_here": from_here}
         write_yaml(temporary / METHOD_FILE, {**named, "base_sha256": base_sha256, "settings": run.method.settings()})
     write_json(temporary / "provenance.json", provenance(run, base_sha256))
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
+    publish_folder(temporary, final)
     summary = summarise(run, progress)
     write_json(inputs.out_dir / "summary.json", summary)
     inputs.report(

@@ -7,6 +7,7 @@ checkpoint directory for every other command.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from litft.checkpoint.disk import atomic_path, sha256_file
+from litft.checkpoint.disk import atomic_path, publish_folder, sha256_file
 from litft.config.io import dump_yaml, load_yaml
 from litft.config.model import ModelConfig
 from litft.config.plan import TrainPlan
@@ -110,9 +111,7 @@ def save_step(run: Run, progress: Progress) -> None:
     hashes = {name: sha256_file(temporary / f"{name}.safetensors") for name in parts}
     described = {"progress": dataclasses.asdict(progress), "data_sha256": run.inputs.data_sha256, "sha256": hashes}
     write_yaml(temporary / "state.yaml", described)
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.rename(target)
+    publish_folder(temporary, target)
     _remove_old(out_dir, run.inputs.config.train.keep)
 
 
@@ -192,10 +191,19 @@ def step_folders(out_dir: Path) -> list[Path]:
 def _remove_old(out_dir: Path, keep: int) -> None:
     """Deletes all but the newest `keep` step checkpoints and the one with the lowest held-out loss."""
     folders = step_folders(out_dir)
-    best = min(folders, key=lambda folder: load_yaml(folder / "state.yaml")["progress"]["val_loss"])
+    best = min(folders, key=_val_loss)
     for folder in folders[:-keep]:
         if folder != best:
             shutil.rmtree(folder)
+
+
+def _val_loss(folder: Path) -> float:
+    """Gives the held-out loss of a step checkpoint; a damaged one is never the best."""
+    try:
+        loss: float = load_yaml(folder / "state.yaml")["progress"]["val_loss"]
+    except (ConfigError, KeyError, TypeError):
+        return math.inf
+    return loss
 
 
 def _optimizer_state(run: Run) -> dict[str, Tensor]:

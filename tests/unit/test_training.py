@@ -174,6 +174,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(world: Path) -> None
 def test_the_newest_and_the_best_checkpoints_are_kept(world: Path) -> None:
     run = open_run(make_config(world, train__save_interval=1, train__keep=2), methods()["lora"])
     progress = fit(with_step_limit(run, 3), token_loss)
+    (world / "out" / "step-00000001" / "state.yaml").write_text("broken: [")  # is passed over, and goes in its turn
     for step, loss in ((4, 0.5), (5, 0.7), (6, 0.6), (7, 0.8)):
         progress.step, progress.val_loss = step, loss
         save_step(run, progress)
