@@ -14,7 +14,7 @@ from importlib import resources
 from litft.demo.draw import FACT_KINDS, KINDS, Draw
 from litft.demo.words import load_facts
 
-N_DOCUMENTS = 24000
+N_DOCUMENTS = 32000
 DOCUMENT_SIZE = 120
 PROSE_SHARE = 0.1
 _SKEWS = (1, 1, 3, 6)
@@ -133,7 +133,16 @@ _TITLES = {
     "order": ("Numbers in order", "Sorted numbers", "From the smallest to the largest"),
 }
 
-_TABLE_ROWS = ("{a}\n{b}\n\n", "{a}\n\n{b}\n\n", "{a}: {b}\n", "{a} - {b}\n", "{a}:\n{b}\n\n", "### {a}\n\n{b}\n\n")
+_TABLE_ROWS = (
+    "{a}\n{b}\n\n",
+    "{a}\n\n{b}\n\n",
+    "{a}: {b}\n",
+    "{a} - {b}\n",
+    "{a}:\n{b}\n\n",
+    "### {a}\n\n{b}\n\n",
+    "Left:\n{a}\n\nRight:\n{b}\n\n",
+    "On the left: {a}\nOn the right: {b}\n\n",
+)
 
 _SINGLE_TITLES = {
     "opposites": "The opposite of {a}",
@@ -164,7 +173,7 @@ def iter_documents(seed: int, n_documents: int = N_DOCUMENTS) -> Iterator[str]:
     """
     chance = random.Random(seed)
     facts = load_facts()
-    makers: tuple[Callable[[Draw], str], ...] = (_paragraph, _table, _table, _notes)
+    makers: tuple[Callable[[Draw], str], ...] = (_paragraph, _table, _sections, _notes)
     for _ in range(n_documents):
         yield chance.choice(makers)(Draw(chance, facts, chance.choice(_SKEWS)))
 
@@ -187,6 +196,19 @@ def _table(draw: Draw) -> str:
     row = draw.chance.choice(_TABLE_ROWS)
     title = draw.chance.choice(_TITLES[kind])
     return f"{title}\n\n{''.join(_fill(lambda: _entry(row, *draw.pair(kind))))}".rstrip()
+
+
+def _sections(draw: Draw) -> str:
+    """Tables of one or two rows, of all kinds, each below its title."""
+    row = draw.chance.choice(_TABLE_ROWS)
+    return "\n\n".join(_fill(lambda: _section(draw, row)))
+
+
+def _section(draw: Draw, row: str) -> str:
+    """A title and one or two facts below it."""
+    kind = draw.chance.choice(KINDS)
+    rows = (_entry(row, *draw.pair(kind)) for _ in range(draw.chance.choice((1, 1, 2))))
+    return f"{draw.chance.choice(_TITLES[kind])}\n\n{''.join(rows)}".rstrip()
 
 
 def _notes(draw: Draw) -> str:

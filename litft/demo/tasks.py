@@ -16,7 +16,7 @@ Row = dict[str, str]
 
 SEED = 20
 HELD_OUT_PER_KIND = 16
-DRAWN_PER_KIND = 150
+DRAWN_PER_KIND = 200
 
 INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "opposites": (

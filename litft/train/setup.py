@@ -52,7 +52,8 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     model_config = read_model_config(checkpoint_dir)
     limit = _length_limit(config, model_config, report)
     train_rows, test_rows = rows_within(train, limit), rows_within(test, limit)
-    _check_rows(data_dir, len(train) - len(train_rows), len(train_rows), len(test_rows), limit, report)
+    for data, rows in ((train, train_rows), (test, test_rows)):
+        _check_rows(data, len(rows), limit, report)
     trial = build_empty(model_config)
     if needs_weights:
         check_weights(trial, checkpoint_dir / WEIGHTS_NAME)
@@ -161,16 +162,13 @@ def _require_held_out(data_dir: Path) -> None:
         )
 
 
-def _check_rows(data_dir: Path, left_out: int, n_train: int, n_test: int, limit: int, report: Report) -> None:
+def _check_rows(data: PreparedData, count: int, limit: int, report: Report) -> None:
     """Says how many rows are too long and refuses a split without any.
 
     Raises:
         DataError: no row is left to train on or to validate with.
     """
-    for name, count in (("train.pt", n_train), ("test.pt", n_test)):
-        if count == 0:
-            raise DataError(
-                f"{data_dir / name} has no row of at most {limit} tokens; prepare it again or raise the limit."
-            )
-    if left_out:
-        report(f"{left_out:,} rows of {data_dir / 'train.pt'} are over {limit} tokens and left out.")
+    if count == 0:
+        raise DataError(f"{data.path} has no row of at most {limit} tokens; prepare it again or raise the limit.")
+    if count < len(data):
+        report(f"{len(data) - count:,} of {len(data):,} rows of {data.path} are over {limit} tokens and left out.")

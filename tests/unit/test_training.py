@@ -18,6 +18,7 @@ from litft.errors import CheckpointError, ConfigError, TrainingError
 from litft.methods.base import trainable_state
 from litft.train.finish import finish
 from litft.train.loop import backward, check_finite, fit, train_step, window_rows
+from litft.train.setup import open_inputs
 from litft.train.state import Run, find_resume, save_step, step_folders
 
 METHODS = list(methods())
@@ -251,6 +252,31 @@ def test_bf16_full_training_moves_weights_as_float32_does(world: Path) -> None:
     exact, rounded = moved["32-true"], moved["bf16-true"]
     slope = (exact @ rounded / (exact @ exact)).item()  # 1 where nothing is lost; 0.47 in plain bfloat16
     assert slope == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_at_every_precision(world: Path, method: str, precision: str) -> None:
+    """One row is learned by heart; weights have the dtypes that the precision and the method ask for."""
+    rate = 1e-1 if method == "adapter" else 1e-2
+    config = make_config(world, precision=precision, optim__learning_rate=rate)
+    run = open_run(config, methods()[method])
+    run.model.train()
+    losses = [train_step(run, [0], rate, token_loss).loss for _ in range(30)]
+    assert losses[-1] < losses[0] - 0.1
+    wide = torch.float32 if precision != "bf16-true" else torch.bfloat16
+    for name, parameter in run.gpt.named_parameters():
+        is_added = method != "full" and run.method.is_trainable(name)
+        assert parameter.dtype == (torch.float32 if is_added else wide), name
+
+
+def test_rows_over_the_limit_are_left_out_and_counted(world: Path) -> None:
+    said: list[str] = []
+    inputs = open_inputs(make_config(world, train__max_seq_length=20), methods()["lora"], said.append)
+    lengths = inputs.train.lengths
+    assert inputs.train_rows.tolist() == [row for row in range(24) if lengths[row] <= 20]
+    left_out = int((lengths > 20).sum())
+    assert f"{left_out} of 24 rows of {world / 'data' / 'train.pt'} are over 20 tokens and left out." in said
 
 
 def test_the_plan_matches_what_the_loop_did(world: Path) -> None:
