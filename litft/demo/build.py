@@ -163,15 +163,3 @@ def write_rows(directory: Path) -> None:
     for name, rows in (("train", train), ("held_out", held_out)):
         with atomic_path(directory / f"{name}.json") as path:
             path.write_text(rows_as_json(rows), encoding="utf-8")
-
-
-def write_documents(path: Path, seed: int = SEED) -> None:
-    """Writes the plain text as a JSON list of rows with an answer only, one document each.
-
-    Args:
-        path: the file, replaced where it exists.
-        seed: of the documents.
-    """
-    rows = [{"instruction": "", "input": "", "output": document} for document in iter_documents(seed)]
-    with atomic_path(path) as target:
-        target.write_text(rows_as_json(rows), encoding="utf-8")

@@ -1,6 +1,6 @@
 """`make demo-model`: makes the shipped base model and data again, through the commands that a user types.
 
-The weights that come out equal the shipped ones where the same torch computes them; elsewhere they know the same.
+A model made anew knows the same as the shipped one; its weights may differ in their last digits between machines.
 """
 
 from __future__ import annotations

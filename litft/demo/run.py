@@ -50,7 +50,7 @@ def demo(config: DemoConfig, report: Report) -> None:
     run_command(report, "convert from_hf", checkpoint_dir=model_dir)
     rows_file = shipped / "data" / "train.json"
     run_command(report, "prepare alpaca", checkpoint_dir=model_dir, data_file=rows_file, destination_path=data_dir)
-    report(f"\nThe base model answers {len(held_out)} held-out instructions, none of whose words is in the data:")
+    report(f"\nThe base model answers {len(held_out)} held-out instructions, none of which is in the data:")
     before = answer_rows(model_dir, held_out)
     report(f"{exact_match(held_out, before):.1%} are right.")
 
