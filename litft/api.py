@@ -121,18 +121,18 @@ class LLM:
         stops = (*self.style.stop, *stop)
         return iter_text(self.model, self.tokenizer, ids, max_new_tokens, sampling, stops, seed)
 
-    def logits(self, token_ids: Tensor) -> Tensor:
+    def logits(self, token_ids: Tensor | Sequence[Sequence[int]]) -> Tensor:
         """Gives the scores of the next token at every position.
 
         Args:
-            token_ids: (B, T) int64.
+            token_ids: (B, T), a tensor or lists of equal length, such as `[llm.tokenizer.encode("Hello")]`.
 
         Returns:
             (B, T, V) float32; V is `padded_vocab_size`.
         """
         device = next(self.model.parameters()).device
         with evaluating(self.model):
-            return self.model.head(self.model(token_ids.to(device))).float()
+            return self.model.head(self.model(torch.as_tensor(token_ids).to(device))).float()
 
 
 def conversation_of(messages: Sequence[Mapping[str, str]]) -> Conversation:
@@ -141,6 +141,8 @@ def conversation_of(messages: Sequence[Mapping[str, str]]) -> Conversation:
     Raises:
         GenerationError: a role out of its place, or nothing to answer.
     """
+    if not all(isinstance(message, Mapping) and {"role", "content"} <= message.keys() for message in messages):
+        raise GenerationError('Each message must be a mapping such as {"role": "user", "content": "Hi"}.')
     roles = [message["role"] for message in messages]
     system = messages[0]["content"] if roles[:1] == ["system"] else ""
     rest = list(messages[1:] if system or roles[:1] == ["system"] else messages)

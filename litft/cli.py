@@ -19,6 +19,7 @@ from litft.errors import ConfigError, LitftError, did_you_mean
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
+NAMES_HINT = "A last name that is unique may stand alone: --max_iters is --train.max_iters."
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -70,10 +71,20 @@ def top_help() -> str:
     return "\n".join(lines)
 
 
+def group_help(group: str) -> str:
+    """Gives the text of `litft prepare --help` and the like."""
+    members = [command for command in COMMANDS if command.words[0] == group]
+    lines = [f"  {' '.join(command.words):<20} {command.help}" for command in members]
+    return "\n".join([f"usage: litft {group} NAME [--flag value ...]", "", *lines])
+
+
 def _run_command(words: list[str]) -> None:
     """Runs what the words ask for."""
+    groups = {command.words[0] for command in COMMANDS if len(command.words) > 1}
     if not words or words[0] in ("-h", "--help", "help"):
         print(top_help())  # noqa: T201 - the command line's own output
+    elif len(words) == 2 and words[0] in groups and words[1] in ("-h", "--help"):
+        print(group_help(words[0]))  # noqa: T201
     elif words[0] in ("--version", "-V"):
         print(f"litft {__version__}")  # noqa: T201
     else:
@@ -90,7 +101,7 @@ def _call(command: Command, target: Callable[..., Any], words: list[str], prog: 
     kind = getattr(importlib.import_module(module), name)
     prog = prog or f"litft {' '.join(command.words)}"
     try:
-        config = parse_config(kind, words, prog, f"{command.help}\n\nexample: {command.example}")
+        config = parse_config(kind, words, prog, _description(command))
     except HelpRequest as request:
         print(str(request).rstrip())  # noqa: T201
         return
@@ -99,6 +110,12 @@ def _call(command: Command, target: Callable[..., Any], words: list[str], prog: 
         for piece in result:
             sys.stdout.write(piece)
             sys.stdout.flush()
+
+
+def _description(command: Command) -> str:
+    """Gives what stands above the flags in a command's help."""
+    nested = command.words[0] == "finetune"
+    return f"{command.help}\n\nexample: {command.example}" + (f"\n\n{NAMES_HINT}" if nested else "")
 
 
 def _import_file(path: Path) -> Any:

@@ -53,5 +53,5 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
         wrong: what the user wrote.
         known: every name that would have been right.
     """
-    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(wrong, [name for name in known if len(name) > 1], n=1, cutoff=0.6)
     return f' Did you mean "{near[0]}"?' if near else ""

@@ -36,17 +36,17 @@ def methods() -> dict[str, Method]:
     return {"full": Full(), "lora": LoRA(LORA), "adapter": Adapter(adapter), "adapter_v2": AdapterV2(adapter)}
 
 
-def make_world(folder: Path, rows: int = 24, **config: Any) -> Path:
+def make_world(folder: Path, rows: int = 24, seed: int = 3, tokenizer_hash: str | None = None, **config: Any) -> Path:
     """Makes `model/` (random weights) and `data/` (random rows of 5 to 30 tokens, the second half of each a target)."""
     model_dir, data_dir = folder / "model", folder / "data"
     write_checkpoint(model_dir)
     save_model_config(model_dir, dataclasses.replace(load_model_config(model_dir), **{**SIZES, **config}))
-    model = build_random(load_model_config(model_dir), "32-true", CPU, seed=3)
+    model = build_random(load_model_config(model_dir), "32-true", CPU, seed)
     weights = {name: tensor.detach() for name, tensor in model.named_parameters()}
     save_safetensors(model_dir / "lit_model.safetensors", weights.items(), tensor_specs(weights))
     data_dir.mkdir()
     tokenizer = Tokenizer(model_dir)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     for name, count in (("train.pt", rows), ("test.pt", 6)):
         lengths = torch.randint(5, 31, (count,), generator=generator)
         offsets = torch.cat((torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)))
@@ -59,7 +59,7 @@ def make_world(folder: Path, rows: int = 24, **config: Any) -> Path:
             target_mask=within >= 0.5,
             offsets=offsets,
             source=torch.zeros(count),
-            meta={"tokenizer": {"hash": tokenizer.hash}, "source_names": ["random"]},
+            meta={"tokenizer": {"hash": tokenizer_hash or tokenizer.hash}, "source_names": ["random"]},
         )
     (data_dir / "manifest.yaml").write_text("{}\n")
     return folder

@@ -68,7 +68,7 @@ def from_hf(config: FromHfConfig, report: Report = lambda message: None) -> Path
     tensors = ((rule.ours, to_ours(rule, weights.read)) for rule in plan.rules)
     save_safetensors(folder / WEIGHTS_NAME, _with_progress(tensors, n_bytes, "Converting"), plan.specs)
     save_model_config(folder, model)
-    report(f"Converted {len(plan.rules)} tensors ({n_bytes / 1e9:.2f} GB) to {folder / WEIGHTS_NAME}.")
+    report(f"Converted {len(plan.rules)} tensors ({n_bytes / 1e6:,.1f} MB) to {folder / WEIGHTS_NAME}.")
     return folder
 
 
@@ -102,7 +102,7 @@ def to_hf(config: ToHfConfig, report: Report = lambda message: None) -> Path:
         copy_side_files(folder, Path(temporary))
         _correct_dtype(Path(temporary) / "config.json", specs)
         _move_into(Path(temporary), out_dir)
-    report(f"Wrote {len(specs)} tensors ({n_bytes / 1e9:.2f} GB) in Hugging Face layout to {out_dir}.")
+    report(f"Wrote {len(specs)} tensors ({n_bytes / 1e6:,.1f} MB) in Hugging Face layout to {out_dir}.")
     return out_dir
 
 

@@ -46,14 +46,19 @@ def resolve_checkpoint_dir(path: Path) -> Path:
     for candidate in (path, CHECKPOINTS_DIR / path):
         if (candidate / "final").is_dir() and not (candidate / "config.json").exists():
             raise CheckpointError(f"{candidate} is the folder of a run; its model is {candidate / 'final'}.")
+        if (candidate / "state.yaml").exists():
+            raise CheckpointError(
+                f"{candidate} is a step of a run, for --resume only; the run's model is {candidate.parent / 'final'}."
+            )
         if candidate.is_dir():
             return candidate
     if path.exists():
         raise CheckpointError(f"{path} is a file; a checkpoint is a folder, such as {path.parent}.")
     known = _known_checkpoints(path)
     hint = did_you_mean(str(path), known) or did_you_mean(path.name, [Path(name).name for name in known])
-    if not hint and not path.is_absolute() and len(path.parts) == 2:
-        hint = f" `litft download --repo_id {path}` fetches a model of that name."
+    repo_id = path.relative_to(CHECKPOINTS_DIR) if path.is_relative_to(CHECKPOINTS_DIR) else path
+    if not hint and not repo_id.is_absolute() and len(repo_id.parts) == 2:
+        hint = f" `litft download --repo_id {repo_id}` fetches a model of that name."
     raise CheckpointError(f'No checkpoint folder "{path}", neither here nor under {CHECKPOINTS_DIR}/.{hint}')
 
 

@@ -36,19 +36,21 @@ def _finetune(method: str, config: str, help: str) -> Command:
     return Command(("finetune", method), f"litft.config.run:{config}", f"litft.recipes.{method}:main", help, example)
 
 
-# Datasets that are the user's own file: the flag to show and the help.
+# Datasets that are the user's own file: the flags to show, the help, the config.
 OWN_FILES = {
-    "csv": (" --data_file MyDataset.csv", "your own CSV file"),
-    "text": (" --data_file documents.txt --prompt_style plain", "your own plain text"),
+    "csv": (" --data_file MyDataset.csv", "your own CSV file", "PrepareCsvConfig"),
+    "text": (" --data_file documents.txt --prompt_style plain", "your own plain text", "PrepareFileConfig"),
 }
 
 
 def _prepare(dataset: str) -> Command:
     """A dataset: one file under `data/sources/`."""
-    kind = "PrepareCsvConfig" if dataset == "csv" else "PrepareConfig"
+    kind = OWN_FILES[dataset][2] if dataset in OWN_FILES else "PrepareConfig"
     example = f"litft prepare {dataset} --checkpoint_dir meta-llama/Llama-2-7b-hf"
-    example += OWN_FILES.get(dataset, (" --max_seq_length 2048", ""))[0]
-    help = OWN_FILES.get(dataset, ("", f"the {dataset} dataset"))[1]
+    flags, help = (
+        OWN_FILES[dataset][:2] if dataset in OWN_FILES else (" --max_seq_length 2048", f"the {dataset} dataset")
+    )
+    example += flags
     words = ("prepare", dataset)
     return Command(words, f"litft.config.prepare:{kind}", "litft.data.prepare:prepare", help, example, dataset)
 

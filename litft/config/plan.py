@@ -130,3 +130,8 @@ def build_plan(n_examples: int, train: TrainConfig, optim: OptimConfig, evaluati
 def steps_of(interval: float, steps: int, least: int = 1) -> int:
     """Turns an interval into steps: below 1 it is a fraction of the run, from 1 on it is steps already."""
     return max(round(interval * steps) if interval < 1 else int(interval), least)
+
+
+def passes_mark(now: float, step_seconds: float, every: float) -> bool:
+    """Says whether the step that ended now took the run over a multiple of `every` seconds."""
+    return now // every > (now - step_seconds) // every

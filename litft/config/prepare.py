@@ -11,11 +11,10 @@ from litft.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """One preparation: a source, a tokenizer, and what becomes of each row."""
+class Preparation:
+    """What every preparation is told: a tokenizer, and what becomes of each row."""
 
     checkpoint_dir: Path = leaf(REQUIRED, "the converted model whose tokenizer encodes the rows")
-    data_file: Path | None = leaf(None, "a local file to read instead of the hub")
     destination_path: Path | None = leaf(None, "where train.pt, test.pt and manifest.yaml go (default data/<dataset>)")
     max_seq_length: int = leaf(2048, "longest row in tokens; capped at the model's context")
     test_split_fraction: float = leaf(0.1, "share of the rows held out, at most 2,000 rows")
@@ -26,7 +25,6 @@ class PrepareConfig:
         "drop", "what becomes of a row over max_seq_length: left out, or its answer cut"
     )
     max_rejected_fraction: float = leaf(0.01, "share of unreadable rows above which nothing is written")
-    revision: str | None = leaf(None, "branch, tag or commit of the dataset on the hub")
     overwrite: bool = leaf(False, "replace data prepared there before")
 
     def __post_init__(self) -> None:
@@ -45,8 +43,23 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareCsvConfig(PrepareConfig):
-    """As every preparation, from a CSV file of the user's own."""
+class PrepareConfig(Preparation):
+    """A published dataset."""
+
+    data_file: Path | None = leaf(None, "a local file to read instead of the hub")
+    revision: str | None = leaf(None, "branch, tag or commit of the dataset on the hub")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareFileConfig(Preparation):
+    """A file of the user's own."""
+
+    data_file: Path = leaf(REQUIRED, "the file to read")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareCsvConfig(PrepareFileConfig):
+    """A CSV file of the user's own."""
 
     columns: dict[str, str] | None = leaf(
         None, "names of the columns where they differ: instruction=question,output=answer"

@@ -44,7 +44,7 @@ def require_interval(name: str, value: float) -> None:
 class TrainConfig:
     """How long a run is and how its examples are batched. The run ends at the first bound it meets."""
 
-    global_batch_size: int = leaf(16, "examples in one optimizer step, over all processes")
+    global_batch_size: int = leaf(16, "examples in one optimizer step")
     micro_batch_size: int = leaf(1, "examples computed at once; lower it when memory runs out, results stay the same")
     epochs: int | None = leaf(1, "passes over the training rows")
     max_iters: int | None = leaf(None, "at most this many times micro_batch_size examples")

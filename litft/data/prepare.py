@@ -7,6 +7,7 @@ by a missing manifest. Knows no model but its context length and the number of i
 from __future__ import annotations
 
 import hashlib
+import json
 from array import array
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from litft.checkpoint.disk import atomic_path, sha256_file
 from litft.checkpoint.files import resolve_checkpoint_dir
 from litft.config.io import dump_yaml
 from litft.config.model import ModelConfig
-from litft.config.prepare import PrepareConfig, PrepareCsvConfig
+from litft.config.prepare import PrepareConfig, PrepareCsvConfig, PrepareFileConfig
 from litft.data.encode import Example, cut_example, iter_examples, mark_targets
 from litft.data.ledger import Ledger, Manifest
 from litft.data.reading.hub import find_file
@@ -37,6 +38,7 @@ from litft.text.prompts import Conversation, PromptStyle, load_prompt_style, sty
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
+Preparations = PrepareConfig | PrepareFileConfig
 
 MAX_TEST_ROWS = 2000
 
@@ -44,13 +46,14 @@ MAX_TEST_ROWS = 2000
 LOUD_SHARE = 0.1
 
 SHOWN_REASONS = 3
+SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
 class Setting:
     """All that decides what becomes of a row."""
 
-    config: PrepareConfig
+    config: Preparations
     source: Source
     destination: Path
     model: ModelConfig
@@ -102,7 +105,7 @@ class Kept:
         }
 
 
-def prepare(dataset: str, config: PrepareConfig, report: Report = lambda message: None) -> Manifest:
+def prepare(dataset: str, config: Preparations, report: Report = lambda message: None) -> Manifest:
     """Makes prepared data out of a dataset.
 
     Args:
@@ -118,7 +121,7 @@ def prepare(dataset: str, config: PrepareConfig, report: Report = lambda message
         CheckpointError, TokenizerError, ConfigError: the model, its tokenizer or the prompt style cannot be used.
     """
     setting = _setting(dataset, config, report)
-    path = find_file(setting.source, config.data_file, config.revision)
+    path = find_file(setting.source, config.data_file, _revision(config))
     conversations, ledger = _read_rows(setting, path)
     kept = _encode_rows(setting, conversations, ledger)
     _refuse_nothing(setting, kept, ledger)
@@ -135,7 +138,22 @@ def prepare(dataset: str, config: PrepareConfig, report: Report = lambda message
     )
     _write(manifest, parts, _meta(setting))
     _report(setting, ledger, report)
+    report(first_row(setting.tokenizer, parts[TRAIN_FILE]))
+    report(f"Next: litft finetune lora --checkpoint_dir {config.checkpoint_dir} --data_dir {setting.destination}")
     return manifest
+
+
+def first_row(tokenizer: Tokenizer, part: dict[str, Tensor]) -> str:
+    """Shows the first row as it will be trained: the end of its prompt, and what carries loss, end token included."""
+    end = int(part["offsets"][1])
+    ids, mask = part["input_ids"][:end], part["target_mask"][:end]
+    first = int(mask.int().argmax())
+    prompt, answer = (tokenizer.decode(piece.tolist()) for piece in (ids[:first], ids[first:][mask[first:]]))
+    ends = "then the end token" if int(ids[-1]) in tokenizer.stop_ids else "cut, without an end token"
+    return (
+        f"first row, {end} tokens\n  prompt  ...{json.dumps(prompt[-SHOWN_CHARACTERS:], ensure_ascii=False)}\n"
+        f"  trained {json.dumps(answer[:SHOWN_CHARACTERS], ensure_ascii=False)}, {ends}"
+    )
 
 
 def split_rows(count: int, test_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -154,7 +172,7 @@ def split_rows(count: int, test_fraction: float, seed: int) -> tuple[Tensor, Ten
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 
-def _setting(dataset: str, config: PrepareConfig, report: Report) -> Setting:
+def _setting(dataset: str, config: Preparations, report: Report) -> Setting:
     """Finds all that a preparation needs, and refuses what cannot go well, before anything is read."""
     if dataset not in SOURCES:
         known = ", ".join(sorted(SOURCES))
@@ -301,23 +319,28 @@ def _meta(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _choices(config: PrepareConfig) -> dict[str, Any]:
+def _choices(config: Preparations) -> dict[str, Any]:
     """Gives the remaining settings for the manifest."""
     names = ("too_long", "test_split_fraction", "max_rejected_fraction")
     return {name: getattr(config, name) for name in names}
 
 
-def _describe_file(source: Source, path: Path, config: PrepareConfig) -> dict[str, Any]:
+def _describe_file(source: Source, path: Path, config: Preparations) -> dict[str, Any]:
     """Says which file a source was."""
     is_local = config.data_file is not None
     return {
         "file": path.name,
         "sha256": sha256_file(path),
         "repo_id": None if is_local else source.repo_id,
-        "revision": None if is_local else config.revision,
+        "revision": None if is_local else _revision(config),
         "licence": source.licence,
         "origin": source.origin,
     }
+
+
+def _revision(config: Preparations) -> str | None:
+    """Gives the commit to read of a published dataset; a file of the user's own has none."""
+    return config.revision if isinstance(config, PrepareConfig) else None
 
 
 def _version() -> str:

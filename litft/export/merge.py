@@ -67,7 +67,10 @@ def merge(config: MergeConfig, report: Callable[[str], None] = lambda message: N
     save_model_config(temporary, load_model_config(base_dir))
     write_json(temporary / MERGE_FILE, {"adapters": str(checkpoint_dir), "base": str(base_dir)})
     publish_folder(temporary, out_dir)
-    report(f"{out_dir} holds the merged model.\nNext: litft generate --checkpoint_dir {out_dir} --instruction '...'")
+    report(
+        f"{out_dir} holds the merged model.\nNext: litft generate --checkpoint_dir {out_dir} --instruction '...'\n"
+        f"  or: litft export hf --checkpoint_dir {out_dir} --out_dir {out_dir.parent / 'hf'}"
+    )
     return out_dir
 
 

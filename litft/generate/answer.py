@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from litft.generate.sample import Sampling, evaluating, iter_tokens
+from litft.generate.sample import Sampling, iter_tokens
 from litft.model.gpt import GPT
 from litft.text.stream import StreamDecoder
 from litft.text.tokenizer import Tokenizer
@@ -23,7 +23,7 @@ def iter_text(
     """Generates text until a stop token, a stop string, `max_new_tokens` or the end of the context.
 
     Args:
-        model: any GPT.
+        model: in evaluation mode.
         tokenizer: the model's own.
         prompt_ids: what the model reads first.
         max_new_tokens: longest answer in tokens.
@@ -36,10 +36,9 @@ def iter_text(
         Pieces that joined are the whole answer.
     """
     decoder = StreamDecoder(tokenizer, stop, prompt_ids if continues else ())
-    with evaluating(model):
-        for token in iter_tokens(model, prompt_ids, max_new_tokens, sampling, tokenizer.stop_ids, seed):
-            yield decoder.push(token)
-            if decoder.stopped:
-                return
-        if rest := decoder.finish():
-            yield rest
+    for token in iter_tokens(model, prompt_ids, max_new_tokens, sampling, tokenizer.stop_ids, seed):
+        yield decoder.push(token)
+        if decoder.stopped:
+            return
+    if rest := decoder.finish():
+        yield rest

@@ -103,7 +103,7 @@ def iter_tokens(
     """Generates token by token until a stop token (which is not given), `max_new_tokens` or the end of the context.
 
     Args:
-        model: in evaluation mode, gradients off.
+        model: in evaluation mode.
         prompt_ids: at least one token, BOS included where the model wants one.
         max_new_tokens: at least 1.
         sampling: how each token is chosen.
@@ -130,7 +130,9 @@ def iter_tokens(
     generator.manual_seed(generator.seed() if seed is None else seed)
     ids = torch.tensor([prompt_ids], device=embedding.device)  # (1, T)
     for _ in range(count):
-        logits = model.head(model(ids, cache)[:, -1])  # (1, V)
+        # Not around the loop: what is yielded in between is the caller's, whose gradients must stay as they are.
+        with torch.no_grad():
+            logits = model.head(model(ids, cache)[:, -1])  # (1, V)
         ids = choose_token(logits, sampling, generator)[:, None]  # (1, 1)
         token = int(ids.item())  # host-device sync
         if token in stop_ids:

@@ -154,6 +154,11 @@ class CausalSelfAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Softmax attention: q (B, H, T, D), k and v (B, G, S, D) -> (B, H, T, D)."""
+        if mask is not None:
+            # Under a mask CUDA's grouped attention falls back to a kernel that holds all T x S scores.
+            # Source: `sdpa_attention.py` of transformers.
+            repeats = q.shape[1] // k.shape[1]
+            k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, enable_gqa=q.shape[1] != k.shape[1]
         )

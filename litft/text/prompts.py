@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -83,9 +84,9 @@ class PromptStyle:
     def _prompt(self, turn: Turn, is_first: bool) -> str:
         """Gives one turn's frame, filled in one pass so that a placeholder in a user's text stays text."""
         plain, with_input = (self.first, self.first_with_input) if is_first else (self.later, self.later_with_input)
-        before, _, after = (with_input if turn.input.strip() else plain).partition("{instruction}")
-        # The input stands after the instruction in every frame, so that filling it cannot touch the instruction.
-        return before + turn.instruction + after.replace("{input}", turn.input)
+        texts = {"{instruction}": turn.instruction, "{input}": turn.input}
+        frame = with_input if turn.input.strip() else plain
+        return re.sub(r"\{instruction\}|\{input\}", lambda found: texts[found[0]], frame)
 
     def to_dict(self) -> dict[str, Any]:
         """Gives plain types, ready for YAML; `from_dict` reads them back."""

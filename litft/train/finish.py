@@ -8,13 +8,14 @@ import resource
 import shutil
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from litft.checkpoint.disk import publish_folder, sha256_file, write_json
+from litft.checkpoint.disk import publish_folder, require_space, write_json
 from litft.checkpoint.files import copy_side_files, save_model_config
+from litft.checkpoint.tensors import save_safetensors, tensor_specs
 from litft.methods.base import trainable_state, weights_path
 from litft.methods.load import METHOD_FILE
 from litft.text.prompts import PromptStyle, load_prompt_style, save_prompt_style
@@ -33,17 +34,13 @@ def finish(run: Run, progress: Progress) -> dict[str, Any]:
     copy_side_files(inputs.checkpoint_dir, temporary)
     save_model_config(temporary, inputs.model_config)
     save_prompt_style(temporary, trained_style(inputs))
-    state = {name: tensor.contiguous().cpu() for name, tensor in trainable_state(run.gpt, run.method).items()}
-    save_file(state, weights_path(temporary, run.method), metadata={"format": "pt"})
+    state = trainable_state(run.gpt, run.method)
+    require_space(temporary, sum(tensor.nbytes for tensor in state.values()))
+    save_safetensors(weights_path(temporary, run.method), state.items(), tensor_specs(state))
     shutil.copyfile(inputs.out_dir / "run.yaml", temporary / "run.yaml")
-    base = inputs.checkpoint_dir / "lit_model.safetensors"
-    base_sha256 = sha256_file(base) if base.exists() else None
     if run.method.name != "full":
-        # Both ways to the base: as it was typed, and from here, for who opens this folder from elsewhere.
-        from_here = os.path.relpath(inputs.checkpoint_dir.resolve(), final.resolve())
-        named = {"method": run.method.name, "base": str(inputs.checkpoint_dir), "base_from_here": from_here}
-        write_yaml(temporary / METHOD_FILE, {**named, "base_sha256": base_sha256, "settings": run.method.settings()})
-    write_json(temporary / "provenance.json", provenance(run, base_sha256))
+        write_yaml(temporary / METHOD_FILE, method_record(run, final))
+    write_json(temporary / "provenance.json", provenance(run))
     publish_folder(temporary, final)
     summary = summarise(run, progress)
     write_json(inputs.out_dir / "summary.json", summary)
@@ -52,6 +49,21 @@ def finish(run: Run, progress: Progress) -> dict[str, Any]:
         f"{progress.seconds:.0f} s of training.\nNext: litft generate --checkpoint_dir {final} --instruction '...'"
     )
     return summary
+
+
+def method_record(run: Run, final: Path) -> dict[str, Any]:
+    """Gives what `method.yaml` holds: the method, its settings, and the base it belongs on.
+
+    The base is named twice: as it was typed, and as seen from here, for who opens this folder from elsewhere.
+    """
+    base = run.inputs.checkpoint_dir
+    return {
+        "method": run.method.name,
+        "base": str(base),
+        "base_from_here": os.path.relpath(base.resolve(), final.resolve()),
+        "base_sha256": run.inputs.hashes["base"],
+        "settings": run.method.settings(),
+    }
 
 
 def trained_style(inputs: Inputs) -> PromptStyle:
@@ -96,16 +108,15 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
 
 
-def provenance(run: Run, base_sha256: str | None) -> dict[str, Any]:
+def provenance(run: Run) -> dict[str, Any]:
     """Gives what this result was made of: hashes of base, tokenizer and data, versions, machine, seed."""
     inputs = run.inputs
     packages = ("litft", "torch", "lightning-fabric", "tokenizers", "sentencepiece", "safetensors")
     return {
         "base": str(inputs.checkpoint_dir),
-        "base_sha256": base_sha256,
         "tokenizer_hash": inputs.tokenizer.hash,
         "data": str(inputs.data_dir),
-        "data_sha256": inputs.data_sha256,
+        "sha256": inputs.hashes,
         "seed": inputs.config.seed,
         "versions": {name: metadata.version(name) for name in packages} | {"python": platform.python_version()},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),

@@ -1,4 +1,4 @@
-"""Writes the numbers of a run as they come: `metrics.csv` and `samples.jsonl`, each line whole or absent."""
+"""Writes the numbers of a run as they come: `metrics.csv` and `samples.jsonl`."""
 
 from __future__ import annotations
 
@@ -46,11 +46,9 @@ class CSVLogger:
         kept: list[str] = [",".join(names)]
         samples: list[str] = []
         if from_step is not None and self.metrics_path.exists():
-            lines = self.metrics_path.read_text(encoding="utf-8").splitlines()[1:]
-            kept += [line for line in lines if int(line.split(",")[0]) <= from_step]
+            kept += [line for line in _whole_lines(self.metrics_path)[1:] if int(line.split(",")[0]) <= from_step]
         if from_step is not None and self.samples_path.exists():
-            lines = self.samples_path.read_text(encoding="utf-8").splitlines()
-            samples = [line for line in lines if json.loads(line)["step"] <= from_step]
+            samples = [line for line in _whole_lines(self.samples_path) if json.loads(line)["step"] <= from_step]
         _write_lines(self.metrics_path, kept)
         _write_lines(self.samples_path, samples)
 
@@ -63,6 +61,12 @@ class CSVLogger:
         """Appends one sampled answer."""
         with self.samples_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(sample, ensure_ascii=False) + "\n")
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Gives the lines of a file; a last one that was cut short, as by a kill or a full disk, is left out."""
+    *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    return whole
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from tqdm import tqdm
 
-from litft.config.plan import TrainPlan
+from litft.config.plan import TrainPlan, passes_mark
 from litft.config.run import parse_duration
 from litft.data.batches import MicroBatch, epoch_order, iter_micro_batches
 from litft.errors import TrainingError
@@ -25,6 +24,9 @@ from litft.train.loggers import CSVLogger, Metrics
 from litft.train.loss import TokenLoss, sum_target_loss
 from litft.train.optim import set_learning_rate
 from litft.train.state import Inputs, Progress, Run, load_step, save_step
+from litft.train.terminal import StepBar, finishing_steps
+
+VALIDATION_ROWS = 4  # times micro_batch_size: without a backward pass nothing but the last layer's output is kept
 
 
 @dataclass(frozen=True)
@@ -60,34 +62,60 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
 
     Raises:
         TrainingError: a loss or gradient that is not finite; the last checkpoint stays.
+        KeyboardInterrupt: after Ctrl-C, with a checkpoint of the last step.
     """
-    plan, config = run.plan, run.inputs.config
-    progress = load_step(run, run.inputs.resume_from) if run.inputs.resume_from else Progress()
-    logger = CSVLogger(run.inputs.out_dir, progress.step if run.inputs.resume_from else None)
-    limit_seconds = parse_duration(config.train.max_time) or math.inf
+    plan, resume_from = run.plan, run.inputs.resume_from
+    progress = load_step(run, resume_from) if resume_from else Progress()
+    logger = CSVLogger(run.inputs.out_dir, progress.step if resume_from else None)
     run.model.train()
-    if not run.inputs.resume_from:
+    if not resume_from:
         validate_and_log(run, progress, token_loss, logger)
-    bar = tqdm(range(progress.step, plan.steps), initial=progress.step, total=plan.steps, unit="step", disable=None)
-    for step in bar:
-        started = time.perf_counter()
-        rate = plan.learning_rate(step)
-        result = train_step(run, window_rows(run, step), rate, token_loss)
-        seconds = time.perf_counter() - started
-        advance(progress, result, seconds)
-        bar.set_postfix(loss=f"{result.loss:.3f}", rate=f"{rate:.1e}")
-        out_of_time = progress.seconds >= limit_seconds
-        if progress.step % config.train.log_interval == 0 or step + 1 == plan.steps or out_of_time:
-            logger.log(step_metrics(progress, result, rate, seconds))
-        if plan.validates_after(step) or plan.saves_after(step) or out_of_time:
-            validate_and_log(run, progress, token_loss, logger)
-        if out_of_time:
-            progress.stopped_by = "max_time"
-            return progress
-        if plan.saves_after(step):
-            save_step(run, progress)
-    progress.stopped_by = plan.ends_by
+    bar = StepBar(progress.step, plan.steps, run.inputs.report)
+    with finishing_steps(run.inputs.report) as interrupted:
+        for step in range(progress.step, plan.steps):
+            started = time.perf_counter()
+            rate = plan.learning_rate(step)
+            result = train_step(run, window_rows(run, step), rate, token_loss)
+            seconds = time.perf_counter() - started
+            advance(progress, result, seconds)
+            bar.show(progress.step, result.loss, rate, result.tokens / seconds)
+            if progress.step % run.inputs.config.train.log_interval == 0 or step + 1 == plan.steps:
+                logger.log(step_metrics(progress, result, rate, seconds))
+            out_of_time = follow_step(run, progress, seconds, token_loss, logger)
+            if interrupted() and step + 1 < plan.steps:
+                save_step(run, progress)
+                run.inputs.report(f"Stopped after step {progress.step}; go on with --resume auto.")
+                raise KeyboardInterrupt
+            if out_of_time:
+                break
+    bar.close()
+    progress.stopped_by = "max_time" if progress.step < plan.steps else plan.ends_by
     return progress
+
+
+def follow_step(run: Run, progress: Progress, seconds: float, token_loss: TokenLoss, logger: CSVLogger) -> bool:
+    """Validates and saves where the plan or the clock says so.
+
+    Args:
+        run, token_loss: as in `fit`.
+        progress: the step that ended is counted in.
+        seconds: it took.
+        logger: takes the validation.
+
+    Returns:
+        Whether the run's time is up.
+    """
+    train, step = run.inputs.config.train, progress.step - 1
+    limit_seconds = parse_duration(train.max_time) or math.inf
+    out_of_time = progress.seconds >= limit_seconds
+    # Of a run that time ends, a fraction is a fraction of its time.
+    timed = passes_mark(progress.seconds, seconds, limit_seconds * min(train.save_interval, 1))
+    saves = run.plan.saves_after(step) or ((out_of_time or timed) and progress.step < run.plan.steps)
+    if run.plan.validates_after(step) or saves or out_of_time:
+        validate_and_log(run, progress, token_loss, logger)
+    if saves:
+        save_step(run, progress)
+    return out_of_time
 
 
 def train_step(run: Run, rows: list[int], rate: float, token_loss: TokenLoss) -> StepResult:
@@ -183,7 +211,8 @@ def validate_and_log(run: Run, progress: Progress, token_loss: TokenLoss, logger
     """
     inputs = run.inputs
     rows = inputs.test_rows.tolist()
-    result = validate(run.fabric, run.model, inputs.test, rows, run.plan.micro_batch_size, token_loss)
+    size = VALIDATION_ROWS * run.plan.micro_batch_size
+    result = validate(run.fabric, run.model, inputs.test, rows, size, token_loss)
     if not math.isfinite(result.loss):
         raise TrainingError(
             f"The held-out loss is {result.loss} after step {progress.step}; lower optim.learning_rate, or use "

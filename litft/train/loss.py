@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from litft.data.batches import IGNORE
+from litft.errors import TrainingError
 
 # (logits (N, V), targets (N,)) -> loss of each token (N,), in nats
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
@@ -49,13 +50,28 @@ def sum_target_loss(head: Head, hidden: Tensor, targets: Tensor, token_loss: Tok
     """
 
     def chunk_loss(chosen: Tensor, ids: Tensor) -> Tensor:
-        return token_loss(head(chosen), ids).float().sum()
+        return checked_loss(token_loss, head(chosen), ids).sum()
 
     chunks = list(iter_targets(hidden, targets))
     if len(chunks) == 1:
         return chunk_loss(*chunks[0])
     losses = [checkpoint(chunk_loss, chosen, ids, use_reentrant=False) for chosen, ids in chunks]
     return torch.stack(losses).sum() if losses else hidden.float().sum() * 0.0
+
+
+def checked_loss(token_loss: TokenLoss, logits: Tensor, targets: Tensor) -> Tensor:
+    """Gives the loss of each token, (N,) float32.
+
+    Raises:
+        TrainingError: the recipe's loss is not one number a token; a mean would be summed and divided again.
+    """
+    losses = token_loss(logits, targets)
+    if losses.shape != targets.shape:
+        raise TrainingError(
+            f"token_loss gave {list(losses.shape)} for {len(targets)} targets; it must give one number a token, "
+            f'[{len(targets)}], such as F.cross_entropy(..., reduction="none").'
+        )
+    return losses.float()
 
 
 @torch.no_grad()
@@ -69,6 +85,6 @@ def sum_loss_and_correct(head: Head, hidden: Tensor, targets: Tensor, token_loss
     correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
     for chosen, ids in iter_targets(hidden, targets):
         logits = head(chosen)
-        loss += token_loss(logits, ids).float().sum()
+        loss += checked_loss(token_loss, logits, ids).sum()
         correct += (logits.argmax(dim=-1) == ids).sum()
     return loss, correct

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from litft.checkpoint.convert import read_model_config
-from litft.checkpoint.disk import require_free, sha256_file
+from litft.checkpoint.disk import read_json, require_free, sha256_file
 from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir
 from litft.config.io import load_yaml
 from litft.config.model import ModelConfig
@@ -23,6 +25,7 @@ from litft.model.load import build_empty, check_weights
 from litft.text.tokenizer import Tokenizer
 from litft.train.state import Inputs, Report, find_resume, write_yaml
 
+FEW_ROWS = 10
 RUN_FILE = "run.yaml"  # every setting of a run; by it a folder is known as a run's
 
 
@@ -42,30 +45,29 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     if needs_weights:
         require_converted(checkpoint_dir)
     data_dir = find_data_dir(config.data_dir)
-    out_dir = config.out_dir or Path("out") / method.name / data_dir.name
+    out_dir = _choose_out_dir(config, method, data_dir)
     advice = "go on with --resume auto, start afresh with --overwrite true, or name another --out_dir"
     require_free(out_dir, config.overwrite or bool(config.resume), RUN_FILE, advice, (checkpoint_dir, data_dir))
     tokenizer = Tokenizer(checkpoint_dir)
     _require_held_out(data_dir)
     train, test = (PreparedData.load(data_dir / name) for name in (TRAIN_FILE, TEST_FILE))
-    check_data_fits(train, tokenizer, checkpoint_dir)
     model_config = read_model_config(checkpoint_dir)
     limit = _length_limit(config, model_config, report)
     train_rows, test_rows = rows_within(train, limit), rows_within(test, limit)
     for data, rows in ((train, train_rows), (test, test_rows)):
+        check_data_fits(data, tokenizer, checkpoint_dir)
         _check_rows(data, len(rows), limit, report)
+        _check_ids(data, model_config)
     trial = build_empty(model_config)
     if needs_weights:
         check_weights(trial, checkpoint_dir / WEIGHTS_NAME)
+    parameters = sum(parameter.numel() for parameter in trial.parameters())
     method.apply(trial)
     freeze(trial, method)
-    resume = "auto" if config.resume is True else config.resume or None
-    said: list[str] = []  # told once nothing can be refused any more
-    resume_from = find_resume(out_dir, resume, said.append)
-    if resume_from:
-        check_same_run(config, resume_from.parent / RUN_FILE)
-    for message in said:
-        report(message)
+    resume_from = _open_resume(config, out_dir, report)
+    read = {TRAIN_FILE: data_dir / TRAIN_FILE, TEST_FILE: data_dir / TEST_FILE}
+    if needs_weights:
+        read["base"] = checkpoint_dir / WEIGHTS_NAME
     return Inputs(
         config=config,
         checkpoint_dir=checkpoint_dir,
@@ -77,8 +79,8 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
         test=test,
         train_rows=train_rows,
         test_rows=test_rows,
-        data_sha256={name: sha256_file(data_dir / name) for name in (TRAIN_FILE, TEST_FILE)},
-        parameters=sum(p.numel() for p in trial.parameters()),
+        hashes={name: sha256_file(path) for name, path in read.items()},
+        parameters=parameters,
         trainable_parameters=sum(p.numel() for p in trial.parameters() if p.requires_grad),
         resume_from=resume_from,
         report=report,
@@ -93,6 +95,44 @@ def start_out_dir(inputs: Inputs) -> None:
     write_yaml(inputs.out_dir / RUN_FILE, config_to_dict(inputs.config))
 
 
+def _choose_out_dir(config: RunConfig, method: Method, data_dir: Path) -> Path:
+    """Gives the run's folder: the one named, that of the checkpoint to go on from, or out/METHOD/DATA.
+
+    Raises:
+        ConfigError: the checkpoint to go on from is of another run than lies in out_dir.
+    """
+    own = Path(config.resume).parent if isinstance(config.resume, str) and config.resume != "auto" else None
+    out_dir = config.out_dir or own or Path("out") / method.name / data_dir.name
+    if own and out_dir.resolve() != own.resolve():
+        raise ConfigError(f"--resume {config.resume} is of the run in {own}, not of out_dir {out_dir}; leave one out.")
+    return out_dir
+
+
+def _open_resume(config: RunConfig, out_dir: Path, report: Report) -> Path | None:
+    """Gives the step folder to go on from, if the run is to go on and may.
+
+    Raises:
+        ConfigError: the run in out_dir has ended, or had other settings.
+        CheckpointError: the given step folder is damaged.
+    """
+    if not config.resume:
+        return None
+    summary = out_dir / "summary.json"
+    if summary.exists() and read_json(summary).get("stopped_by") != "max_time":
+        raise ConfigError(
+            f"The run in {out_dir} has ended, there is nothing to resume; start afresh with --overwrite true, or name "
+            "another --out_dir."
+        )
+    said: list[str] = []  # told once nothing can be refused any more
+    resume_from = find_resume(out_dir, "auto" if config.resume is True else config.resume, said.append)
+    before = (resume_from.parent if resume_from else out_dir) / RUN_FILE
+    if resume_from or before.exists():
+        check_same_run(config, before)
+    for message in said:
+        report(message)
+    return resume_from
+
+
 def check_same_run(config: RunConfig, path: Path) -> None:
     """Refuses to go on with a run under other settings: its schedule and order would no longer be its own.
 
@@ -103,7 +143,8 @@ def check_same_run(config: RunConfig, path: Path) -> None:
     Raises:
         ConfigError: naming the first setting that differs.
     """
-    passing = {"resume", "overwrite", "out_dir"}  # where and how a run is taken up, not what it computes
+    # Where, how and how long a run is taken up; not what it computes.
+    passing = {"resume", "overwrite", "out_dir", "train.max_time"}
     before, now = dict(_leaves(load_yaml(path))), dict(_leaves(config_to_dict(config)))
     for name, value in now.items():
         if name not in passing and before.get(name) != value:
@@ -127,17 +168,21 @@ def describe(inputs: Inputs, plan: TrainPlan) -> str:
     tokens = int(inputs.train.lengths[inputs.train_rows].sum())
     share = inputs.trainable_parameters / inputs.parameters
     rows = [
-        ("base", f"{inputs.checkpoint_dir}, {inputs.parameters:,} parameters with the method's own"),
-        ("trained", f"{inputs.trainable_parameters:,} parameters ({share:.2%}), {config.precision}"),
+        ("base", f"{inputs.checkpoint_dir}, {inputs.parameters:,} parameters"),
+        ("trained", f"{inputs.trainable_parameters:,} parameters ({share:.2%} of the base's), {config.precision}"),
         ("data", f"{len(inputs.train_rows):,} rows of {tokens:,} tokens; {len(inputs.test_rows):,} rows held out"),
         (
             "run",
             f"{plan.steps:,} steps of {plan.global_batch_size} examples, {plan.epochs:.2f} epochs, by {plan.ends_by}",
         ),
         ("rate", f"{optim.learning_rate:g}, {optim.schedule} after {plan.warmup_steps} steps of warmup"),
-        ("validate", f"every {plan.eval_every} steps; checkpoint every {plan.save_every}"),
+        ("validate", f"every {plan.eval_every} steps and before each checkpoint, every {plan.save_every}"),
         ("out", f"{inputs.out_dir}"),
     ]
+    if config.precision != "32-true" and not torch.cuda.is_available():
+        rows.append(("note", "bfloat16 is slow on most CPUs; --precision 32-true is often faster there"))
+    if len(inputs.test_rows) < FEW_ROWS:
+        rows.append(("note", f"only {len(inputs.test_rows)} rows are held out; their loss says little"))
     return "\n".join(f"  {name:<9} {text}" for name, text in rows)
 
 
@@ -172,3 +217,17 @@ def _check_rows(data: PreparedData, count: int, limit: int, report: Report) -> N
         raise DataError(f"{data.path} has no row of at most {limit} tokens; prepare it again or raise the limit.")
     if count < len(data):
         report(f"{len(data) - count:,} of {len(data):,} rows of {data.path} are over {limit} tokens and left out.")
+
+
+def _check_ids(data: PreparedData, model: ModelConfig) -> None:
+    """Refuses token ids for which the model has no embedding.
+
+    Raises:
+        DataError: naming the largest id and the rows of the embedding.
+    """
+    largest = int(data.input_ids.max())
+    if largest >= model.padded_vocab_size:
+        raise DataError(
+            f"{data.path} holds the token id {largest}, but {model.name} has {model.padded_vocab_size} embeddings; "
+            "prepare the data with this model."
+        )

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from litft.checkpoint.disk import atomic_path, publish_folder, sha256_file
+from litft.checkpoint.disk import atomic_path, publish_folder, require_space, sha256_file
+from litft.checkpoint.tensors import save_safetensors, tensor_specs
 from litft.config.io import dump_yaml, load_yaml
 from litft.config.model import ModelConfig
 from litft.config.plan import TrainPlan
@@ -63,7 +64,7 @@ class Inputs:
         data_dir: where train and test came from.
         out_dir: the run's own folder, ready to be written.
         train, test: prepared rows; train_rows and test_rows say which of them fit the length.
-        data_sha256: of train.pt and test.pt.
+        hashes: sha256 of what is read: `base` (its weights, if any are), `train.pt`, `test.pt`.
         trainable_parameters, parameters: counts.
         resume_from: the step folder to go on from, if any.
     """
@@ -78,7 +79,7 @@ class Inputs:
     test: PreparedData
     train_rows: Tensor
     test_rows: Tensor
-    data_sha256: dict[str, str]
+    hashes: dict[str, str]
     parameters: int
     trainable_parameters: int
     resume_from: Path | None
@@ -106,24 +107,26 @@ def save_step(run: Run, progress: Progress) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     parts = {"trainable": trainable_state(run.gpt, run.method), "optimizer": _optimizer_state(run), "rng": _rng_state()}
+    require_space(temporary, sum(tensor.nbytes for tensors in parts.values() for tensor in tensors.values()))
     for name, tensors in parts.items():
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / f"{name}.safetensors")
+        save_safetensors(temporary / f"{name}.safetensors", tensors.items(), tensor_specs(tensors))
     hashes = {name: sha256_file(temporary / f"{name}.safetensors") for name in parts}
-    described = {"progress": dataclasses.asdict(progress), "data_sha256": run.inputs.data_sha256, "sha256": hashes}
+    described = {"progress": dataclasses.asdict(progress), "read": run.inputs.hashes, "sha256": hashes}
     write_yaml(temporary / "state.yaml", described)
     publish_folder(temporary, target)
-    _remove_old(out_dir, run.inputs.config.train.keep)
+    _remove_old(out_dir, progress.step, run.inputs.config.train.keep)
 
 
 def load_step(run: Run, folder: Path) -> Progress:
-    """Puts a step checkpoint back: weights, optimizer, chance, counts.
+    """Puts a step checkpoint back, which `find_resume` found whole: weights, optimizer, chance, counts.
 
     Raises:
-        CheckpointError: it is damaged, or was written by a run on other data or of another method.
+        CheckpointError: it was written by a run on another base, on other data or of another method.
     """
-    progress = check_step(folder)
-    if load_yaml(folder / "state.yaml").get("data_sha256") != run.inputs.data_sha256:
-        raise CheckpointError(f"{run.inputs.data_dir} has other rows than when {folder} was written; start afresh.")
+    state = load_yaml(folder / "state.yaml")
+    for name, digest in run.inputs.hashes.items():
+        if state["read"].get(name) != digest:
+            raise CheckpointError(f"{name} has changed since {folder} was written; start afresh with --overwrite true.")
     weights = load_file(folder / "trainable.safetensors")
     wanted = trainable_state(run.gpt, run.method)
     if weights.keys() != wanted.keys():
@@ -135,7 +138,7 @@ def load_step(run: Run, folder: Path) -> Progress:
     torch.set_rng_state(rng["cpu"])
     if "cuda" in rng:
         torch.cuda.set_rng_state(rng["cuda"])
-    return progress
+    return Progress(**state["progress"])
 
 
 def check_step(folder: Path) -> Progress:
@@ -151,22 +154,20 @@ def check_step(folder: Path) -> Progress:
                 raise CheckpointError(f"{folder / name}.safetensors is damaged: its sha256 differs from state.yaml.")
         return Progress(**state["progress"])
     except (ConfigError, KeyError, TypeError, OSError) as error:
-        raise CheckpointError(f"{folder} is not a whole step checkpoint: {error}.") from error
+        raise CheckpointError(f"{folder} is not a whole step checkpoint: {str(error).rstrip('.')}.") from error
 
 
-def find_resume(out_dir: Path, resume: str | None, report: Report) -> Path | None:
+def find_resume(out_dir: Path, resume: str, report: Report) -> Path | None:
     """Gives the step folder to go on from.
 
     Args:
         out_dir: the run's folder.
-        resume: None, `auto`, or the path of a step folder.
+        resume: `auto`, or the path of a step folder.
         report: told which one is taken, which are damaged, or that the run starts afresh.
 
     Raises:
         CheckpointError: the given path is no whole step checkpoint.
     """
-    if resume is None:
-        return None
     if resume != "auto":
         check_step(Path(resume))
         return Path(resume)
@@ -188,8 +189,14 @@ def step_folders(out_dir: Path) -> list[Path]:
     return sorted(folder for folder in found if folder.is_dir() and re.fullmatch(r"step-\d{8}", folder.name))
 
 
-def _remove_old(out_dir: Path, keep: int) -> None:
-    """Deletes all but the newest `keep` step checkpoints and the one with the lowest held-out loss."""
+def _remove_old(out_dir: Path, step: int, keep: int) -> None:
+    """Deletes all but the newest `keep` step checkpoints and the one with the lowest held-out loss.
+
+    Those of later steps go too: they are of a run that was left when an older checkpoint was resumed.
+    """
+    for folder in step_folders(out_dir):
+        if int(folder.name.removeprefix("step-")) > step:
+            shutil.rmtree(folder)
     folders = step_folders(out_dir)
     best = min(folders, key=_val_loss)
     for folder in folders[:-keep]:

@@ -157,7 +157,7 @@ def test_a_yaml_that_is_not_there_or_no_text(refused: Refused) -> None:
 
 @pytest.mark.parametrize("words", [LORA[:2], ["prepare", "csv"], GENERATE[:1], ["convert", "from_hf"]], ids=" ".join)
 def test_a_checkpoint_that_is_not_there(refused: Refused, words: list[str]) -> None:
-    needed = {"finetune": LORA[4:], "prepare": PREPARE[4:], "generate": ["--prompt", "a"], "convert": []}
+    needed = {"finetune": LORA[4:], "prepare": CSV[4:], "generate": ["--prompt", "a"], "convert": []}
     refused([*words, "--checkpoint_dir", "acme/tinny", *needed[words[0]]], '"acme/tinny"', 'Did you mean "acme/tiny"')
 
 
@@ -332,7 +332,7 @@ def test_a_csv_that_is_no_utf_8(refused: Refused) -> None:
 def test_a_csv_that_is_not_there(refused: Refused) -> None:
     refused([*PREPARE, "--data_file", "row.csv"], "row.csv", 'Did you mean "rows.csv"')
     refused([*PREPARE, "--data_file", "data"], "data is a folder")
-    refused(PREPARE, "--data_file FILE")
+    refused(PREPARE, "--data_file must be given")
 
 
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "bom"])
@@ -376,7 +376,12 @@ def test_a_method_that_does_not_fit_the_model(refused: Refused) -> None:
     refused([*tied, "--lora.targets", "q,head"], '"head"', "tied", "leave head out")
 
 
+def test_a_run_that_has_ended_is_resumed(refused: Refused) -> None:
+    refused([*AGAIN, "--resume", "auto"], "out/lora/csv has ended", "--overwrite true")
+
+
 def test_a_run_resumed_under_other_settings(refused: Refused) -> None:
+    Path("out/lora/csv/summary.json").unlink()  # as if it had been killed
     same = ["--micro_batch_size", "8", "--eval.max_new_tokens", "2", "--precision", "32-true", "--max_steps", "2"]
     same += ["--save_interval", "1", "--global_batch_size", "8"]
     refused([*AGAIN, *same, "--resume", "auto", "--lora.r", "4"], "lora.r 8", "this run has 4")
@@ -384,6 +389,7 @@ def test_a_run_resumed_under_other_settings(refused: Refused) -> None:
 
 
 def test_a_step_checkpoint_that_is_damaged(refused: Refused) -> None:
+    Path("out/lora/csv/summary.json").unlink()  # as if it had been killed
     step = Path("out/lora/csv/step-00000001")
     words = [*AGAIN, "--resume", str(step)]
     refused([*AGAIN, "--resume", "out/lora/csv/step-00000009"], "step-00000009", "not a whole step checkpoint")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litft.data.batches import IGNORE
+from litft.errors import TrainingError
 from litft.train import loss as loss_module
 from litft.train.loss import iter_targets, sum_loss_and_correct, sum_target_loss
 
@@ -56,6 +57,18 @@ def test_the_head_sees_target_positions_only_and_never_more_than_a_chunk(
         sum_target_loss(counting_head, hidden, targets, token_loss)
     assert max(seen) <= 4
     assert sum(seen) == int((targets != IGNORE).sum())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_loss_that_is_not_one_number_a_token_is_refused(
+    problem: tuple[nn.Linear, Tensor, Tensor], reduction: str
+) -> None:
+    def reduced(logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, reduction=reduction)
+
+    for measure in (sum_target_loss, sum_loss_and_correct):
+        with pytest.raises(TrainingError, match=r"token_loss gave \[\] for 11 targets"):
+            measure(*problem, reduced)
 
 
 def test_a_micro_batch_without_targets_adds_nothing(problem: tuple[nn.Linear, Tensor, Tensor]) -> None:

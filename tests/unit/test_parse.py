@@ -109,7 +109,7 @@ def test_lit_gpts_spellings() -> None:
 
 def test_columns_of_a_csv() -> None:
     for text in ("instruction=question,output=answer", "{instruction: question, output: answer}"):
-        config = parse(PrepareCsvConfig, "--checkpoint_dir", "model", "--columns", text)
+        config = parse(PrepareCsvConfig, "--checkpoint_dir", "model", "--data_file", "a.csv", "--columns", text)
         assert config.columns == {"instruction": "question", "output": "answer"}
 
 

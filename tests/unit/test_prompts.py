@@ -179,3 +179,11 @@ def test_malformed_style_file(tmp_path: Path, text: str, words: str) -> None:
 def test_unknown_style_has_a_suggestion() -> None:
     with pytest.raises(ConfigError, match='Did you mean "alpaca"'):
         style_named("alpacca")
+
+
+def test_a_frame_may_have_the_input_first_and_braces_in_texts_stay() -> None:
+    frame = "Context: {input}\nQ: {instruction}\nA:"
+    style = PromptStyle(name="mine", first="{instruction}", first_with_input=frame, later="{instruction}",
+                        later_with_input=frame)  # fmt: skip
+    turn = Turn("Which {input}?", "a {instruction} b")
+    assert style.prompts(Conversation((turn,))) == ["Context: a {instruction} b\nQ: Which {input}?\nA:"]

@@ -77,6 +77,15 @@ def test_the_cache_does_not_change_the_tokens(gpt: GPT) -> None:
                 ids = [*ids, wanted]
 
 
+def test_two_answers_at_once_leave_the_callers_gradients_alone(gpt: GPT) -> None:
+    one, two = (iter_tokens(gpt, [1, 2, 3], 3, Sampling()) for _ in range(2))
+    for _ in range(3):
+        assert next(one) == next(two)
+        assert torch.is_grad_enabled()
+    assert list(one) == list(two) == []
+    assert torch.is_grad_enabled()
+
+
 @pytest.mark.parametrize(
     ("ids", "count", "message"),
     [

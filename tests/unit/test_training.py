@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from litft.config.plan import build_plan
 from litft.data.batches import iter_micro_batches
-from litft.errors import CheckpointError, ConfigError, TrainingError
+from litft.errors import CheckpointError, ConfigError, DataError, TrainingError
 from litft.methods.base import trainable_state
 from litft.train.finish import finish
 from litft.train.loop import backward, check_finite, fit, train_step, window_rows
@@ -187,6 +189,107 @@ def test_a_run_is_not_resumed_under_other_settings(world: Path) -> None:
     config = make_config(world, train__save_interval=2, resume="auto", optim__learning_rate=1.0)
     with pytest.raises(ConfigError, match="a resumed run keeps its settings"):
         open_run(config, methods()["lora"])
+
+
+def test_a_run_that_has_ended_is_not_resumed(world: Path) -> None:
+    run = open_run(make_config(world), methods()["lora"])
+    finish(run, fit(run, token_loss))
+    before = (world / "out" / "logs" / "metrics.csv").read_text()
+    with pytest.raises(ConfigError, match="has ended, there is nothing to resume"):
+        open_run(make_config(world, resume="auto"), methods()["lora"])
+    assert (world / "out" / "logs" / "metrics.csv").read_text() == before
+
+
+def test_a_run_that_time_ended_goes_on_with_more_time(world: Path) -> None:
+    straight = open_run(make_config(world, out_dir=world / "straight"), methods()["lora"])
+    whole = fit(straight, token_loss)
+    run = open_run(make_config(world, train__max_time="0.001s"), methods()["lora"])
+    finish(run, fit(run, token_loss))
+    resumed = open_run(make_config(world, train__max_time="1h", resume="auto"), methods()["lora"])
+    progress = fit(resumed, token_loss)
+    assert (progress.step, progress.stopped_by) == (whole.step, "epochs")
+    for name, tensor in trainable_state(straight.gpt, straight.method).items():
+        assert torch.equal(tensor, resumed.gpt.get_parameter(name)), name
+
+
+def test_without_a_whole_checkpoint_a_run_is_not_taken_over_by_other_settings(world: Path) -> None:
+    fit(with_step_limit(open_run(make_config(world), methods()["lora"]), 1), token_loss)
+    with pytest.raises(ConfigError, match=r"has optim\.learning_rate 0\.01, this run has 0\.5"):
+        open_run(make_config(world, resume="auto", optim__learning_rate=0.5), methods()["lora"])
+
+
+@pytest.mark.parametrize("changed", ["model/lit_model.safetensors", "data/train.pt"])
+def test_a_run_is_not_resumed_on_another_base_or_other_rows(world: Path, changed: str) -> None:
+    def settings(resume: str | bool) -> Run:
+        return open_run(make_config(world, resume=resume, train__save_interval=2), methods()["lora"])
+
+    fit(with_step_limit(settings(False), 3), token_loss)
+    path = world / changed
+    other = make_world(world / "other", seed=5) / changed
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(CheckpointError, match="has changed since"):
+        fit(settings("auto"), token_loss)
+
+
+def test_going_on_from_an_older_checkpoint_leaves_the_later_ones_behind(world: Path) -> None:
+    fit(with_step_limit(open_run(make_config(world, train__save_interval=2), methods()["lora"]), 7), token_loss)
+    older = world / "out" / "step-00000004"
+    assert {"4", "6"} <= {folder.name[-1] for folder in step_folders(world / "out")}
+    resumed = open_run(make_config(world, train__save_interval=2, resume=str(older)), methods()["lora"])
+    progress = fit(with_step_limit(resumed, 5), token_loss)
+    progress.step = 5
+    save_step(resumed, progress)
+    assert "6" not in {folder.name[-1] for folder in step_folders(world / "out")}
+    assert find_resume(world / "out", "auto", lambda message: None) == world / "out" / "step-00000005"
+
+
+def test_a_last_line_cut_short_does_not_stop_a_resume(world: Path) -> None:
+    fit(with_step_limit(open_run(make_config(world, train__save_interval=2), methods()["lora"]), 3), token_loss)
+    for name, torn in (("logs/metrics.csv", "3,24,1"), ("samples.jsonl", '{"step": 3, "ro')):
+        with (world / "out" / name).open("a") as file:
+            file.write(torn)
+    resumed = open_run(make_config(world, train__save_interval=2, resume="auto"), methods()["lora"])
+    fit(resumed, token_loss)
+    assert [row[0] for row in columns(world / "out")].count("3") == 1
+
+
+def test_both_splits_must_be_of_the_models_tokenizer(world: Path) -> None:
+    shutil.copyfile(
+        make_world(world / "other", tokenizer_hash="another") / "data" / "test.pt", world / "data" / "test.pt"
+    )
+    with pytest.raises(DataError, match=r"test\.pt was prepared with the tokenizer of another model"):
+        open_run(make_config(world), methods()["lora"])
+
+
+def test_ctrl_c_ends_the_step_saves_and_the_run_goes_on_as_if_nothing_had_been(world: Path) -> None:
+    straight = open_run(make_config(world, out_dir=world / "straight"), methods()["lora"])
+    fit(straight, token_loss)
+    calls: list[int] = []
+
+    def interrupting_loss(logits: Tensor, targets: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 20:  # in the midst of a step
+            signal.raise_signal(signal.SIGINT)
+        return token_loss(logits, targets)
+
+    run = open_run(make_config(world), methods()["lora"])
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, interrupting_loss)
+    resumed = open_run(make_config(world, resume="auto"), methods()["lora"])
+    assert resumed.inputs.resume_from is not None
+    fit(resumed, token_loss)
+    for name, tensor in trainable_state(straight.gpt, straight.method).items():
+        assert torch.equal(tensor, resumed.gpt.get_parameter(name)), name
+
+
+def test_a_checkpoint_is_resumed_in_its_own_folder_only(world: Path) -> None:
+    fit(with_step_limit(open_run(make_config(world, train__save_interval=2), methods()["lora"]), 3), token_loss)
+    path = str(world / "out" / "step-00000002")
+    config = make_config(world, resume=path, train__save_interval=2, out_dir=world / "elsewhere")
+    with pytest.raises(ConfigError, match="is of the run in"):
+        open_run(config, methods()["lora"])
+    own = make_config(world, resume=path, train__save_interval=2, out_dir=None)
+    assert open_run(own, methods()["lora"]).inputs.out_dir == world / "out"
 
 
 def test_max_time_ends_a_run_with_a_validation_and_a_final_folder(world: Path) -> None:

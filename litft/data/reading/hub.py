@@ -6,6 +6,7 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import errors
+from huggingface_hub.utils import logging
 
 # The base of every error of the HTTP library beneath, which is requests, httpx or httpx2 by the client's version.
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # isort: skip
@@ -46,6 +47,7 @@ def _local_file(path: Path) -> Path:
 
 def _fetch(repo_id: str, file: str, revision: str | None) -> Path:
     """Downloads a file, or finds it in the cache. The access token is the hub library's affair and is never shown."""
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # one sentence of ours says what its retries would say eleven times
     where = f"{file} of the dataset {repo_id}" + (f" at revision {revision}" if revision else "")
     try:
         return Path(huggingface_hub.hf_hub_download(repo_id, file, repo_type="dataset", revision=revision))

@@ -1,0 +1,74 @@
+"""What a person at a terminal sees and says while a run goes on: progress, and Ctrl-C. Knows no model."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tqdm import tqdm
+
+QUIET_SECONDS = 30.0  # longest silence where no bar can be drawn
+
+
+class StepBar:
+    """A progress bar on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, done: int, steps: int, report: Callable[[str], None]) -> None:
+        """Begins.
+
+        Args:
+            done: steps that were taken before.
+            steps: of the whole run.
+            report: told the lines where there is no terminal.
+        """
+        self._bar = tqdm(initial=done, total=steps, unit="step", disable=None)
+        self._first, self._started, self._steps, self._report = done, time.monotonic(), steps, report
+        self._spoke = self._started
+
+    def show(self, step: int, loss: float, rate: float, tokens_per_second: float) -> None:
+        """Shows one more step."""
+        self._bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.1e}", refresh=False)
+        self._bar.update()
+        now = time.monotonic()
+        if self._bar.disable and now - self._spoke >= QUIET_SECONDS:
+            self._spoke = now
+            left = (now - self._started) / (step - self._first) * (self._steps - step)
+            self._report(
+                f"step {step}/{self._steps}: training loss {loss:.4f}, {tokens_per_second:,.0f} tokens/s, "
+                f"about {left / 60:.0f} min left"
+            )
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()
+
+
+@contextmanager
+def finishing_steps(report: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Lets the first Ctrl-C wait for the end of a step; the second one stops at once.
+
+    Args:
+        report: told that it was heard.
+
+    Yields:
+        A function that says whether Ctrl-C came. Outside the main thread, which alone gets signals, it never did.
+    """
+    asked = threading.Event()
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        report("Stopping after this step, with a checkpoint; Ctrl-C again stops at once.")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
