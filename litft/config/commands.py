@@ -45,12 +45,9 @@ OWN_FILES = {
 
 def _prepare(dataset: str) -> Command:
     """A dataset: one file under `data/sources/`."""
-    kind = OWN_FILES[dataset][2] if dataset in OWN_FILES else "PrepareConfig"
-    example = f"litft prepare {dataset} --checkpoint_dir meta-llama/Llama-2-7b-hf"
-    flags, help = (
-        OWN_FILES[dataset][:2] if dataset in OWN_FILES else (" --max_seq_length 2048", f"the {dataset} dataset")
-    )
-    example += flags
+    published = (" --max_seq_length 2048", f"the {dataset} dataset", "PrepareConfig")
+    flags, help, kind = OWN_FILES.get(dataset, published)
+    example = f"litft prepare {dataset} --checkpoint_dir meta-llama/Llama-2-7b-hf{flags}"
     words = ("prepare", dataset)
     return Command(words, f"litft.config.prepare:{kind}", "litft.data.prepare:prepare", help, example, dataset)
 

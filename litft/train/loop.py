@@ -122,7 +122,7 @@ def train_step(run: Run, rows: list[int], rate: float, token_loss: TokenLoss) ->
     """One optimizer step over one window of rows.
 
     Every micro-batch adds sum(token losses) / N to the gradient, N the target tokens of the whole window, so the
-    gradient does not depend on how the window was split.
+    gradient does not depend, but for rounding, on how the window was split.
 
     Args:
         run: as in `fit`.

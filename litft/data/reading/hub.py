@@ -47,7 +47,8 @@ def _local_file(path: Path) -> Path:
 
 def _fetch(repo_id: str, file: str, revision: str | None) -> Path:
     """Downloads a file, or finds it in the cache. The access token is the hub library's affair and is never shown."""
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # one sentence of ours says what its retries would say eleven times
+    # One sentence of ours says what its retries would say eleven times.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     where = f"{file} of the dataset {repo_id}" + (f" at revision {revision}" if revision else "")
     try:
         return Path(huggingface_hub.hf_hub_download(repo_id, file, repo_type="dataset", revision=revision))
