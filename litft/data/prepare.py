@@ -32,6 +32,7 @@ from litft.data.ledger import Ledger, Manifest
 from litft.data.reading.hub import find_file
 from litft.data.reading.rows import Rejected, Row, Source
 from litft.data.sources import SOURCES
+from litft.data.sources.csv import unused_columns
 from litft.data.store import FORMAT, MANIFEST_FILE, TEST_FILE, TRAIN_FILE, save_prepared
 from litft.errors import DataError, TokenizerError, did_you_mean
 from litft.text.prompts import Conversation, PromptStyle, load_prompt_style, style_named
@@ -123,6 +124,8 @@ def prepare(dataset: str, config: Preparations, report: Report = lambda message:
     setting = _setting(dataset, config, report)
     path = find_file(setting.source, config.data_file, _revision(config))
     conversations, ledger = _read_rows(setting, path)
+    if isinstance(config, PrepareCsvConfig) and (unused := unused_columns(path, config.columns)):
+        report(unused)
     kept = _encode_rows(setting, conversations, ledger)
     _refuse_nothing(setting, kept, ledger)
     train, test = split_rows(len(kept), config.test_split_fraction, config.seed)

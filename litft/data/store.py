@@ -112,11 +112,16 @@ def find_data_dir(path: Path) -> Path:
     """
     path = path.expanduser()
     if path.is_file():
-        raise DataError(f"data_dir {path} is a file; name the folder of prepared data, such as {path.parent}.")
+        hint = (
+            f"name its folder, {path.parent}" if path.name in (TRAIN_FILE, TEST_FILE) else "run `litft prepare` on it"
+        )
+        raise DataError(f"data_dir {path} is a file; {hint}.")
     if not path.is_dir():
         raise DataError(f"There is no data_dir {path}.{path_hint(path)} `litft prepare` makes one.")
     if not (path / TRAIN_FILE).is_file():
-        raise DataError(f"data_dir {path} has no {TRAIN_FILE}; make it with `litft prepare`.")
+        below = ", ".join(sorted(str(found.parent) for found in path.glob(f"*/{TRAIN_FILE}")))
+        hint = f"did you mean {below}?" if below else "make it with `litft prepare`."
+        raise DataError(f"data_dir {path} has no {TRAIN_FILE}; {hint}")
     if not (path / MANIFEST_FILE).is_file() and PreparedData.load(path / TRAIN_FILE).meta:
         raise DataError(f"data_dir {path} has no {MANIFEST_FILE}: its preparation was interrupted; run it again.")
     return path

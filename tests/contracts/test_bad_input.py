@@ -284,8 +284,9 @@ def test_a_data_folder_that_is_not_there(refused: Refused) -> None:
     words = ["finetune", "lora", "--checkpoint_dir", "acme/tiny", "--data_dir"]
     refused([*words, "/data/csv"], "/data/csv", 'Did you mean "data/csv"')
     refused([*words, "data/cvs"], "data/cvs", 'Did you mean "data/csv"')
-    refused([*words, "rows.csv"], "rows.csv is a file")
-    refused([*words, "data"], "train.pt", "litft prepare")
+    refused([*words, "rows.csv"], "rows.csv is a file", "litft prepare")
+    refused([*words, "data"], "train.pt", "did you mean data/csv?")
+    refused([*words, "checkpoints"], "train.pt", "litft prepare")
 
 
 def test_a_data_folder_that_is_incomplete(refused: Refused) -> None:

@@ -14,7 +14,7 @@ from tiny_text import SHARED
 from litft.data.reading.hub import find_file
 from litft.data.reading.rows import Rejected, Row
 from litft.data.sources import SOURCES
-from litft.data.sources.csv import read_csv
+from litft.data.sources.csv import read_csv, unused_columns
 from litft.errors import DataError
 from litft.text.prompts import Conversation, Turn
 
@@ -243,6 +243,17 @@ def test_hub_out_of_reach(hub_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="is not in the cache and the hub cannot be reached"):
         find_file(SOURCES["lima"], None, None)
+
+
+def test_columns_that_are_left_aside_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question,context,answer\nq,c,a\n", encoding="utf-8")
+    asked = {"instruction": "question", "output": "answer"}
+    sentence = unused_columns(path, asked)
+    assert sentence == f'Not used of {path}: "context"; --columns input=context would make that one the input.'
+    assert unused_columns(path, {**asked, "input": "context"}) is None
+    path.write_text("instruction,input,output,type\nq,c,a,t\n", encoding="utf-8")
+    assert unused_columns(path) == f'Not used of {path}: "type".'
 
 
 def test_text_documents_of_a_text_file_and_of_json_lines(tmp_path: Path) -> None:

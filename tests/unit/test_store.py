@@ -134,7 +134,7 @@ def test_find_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("/data/csv", 'Did you mean "data/csv"?'),
         ("data/cvs", 'Did you mean "data/csv"?'),
         ("nowhere/csv", "There is no data_dir nowhere/csv."),
-        ("data/csv/train.pt", "is a file; name the folder of prepared data, such as data/csv"),
+        ("data/csv/train.pt", "is a file; name its folder, data/csv"),
     ):
         with pytest.raises(DataError) as caught:
             find_data_dir(Path(wrong))

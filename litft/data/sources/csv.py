@@ -40,6 +40,23 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
             yield _read_row(line, cells, header, names)
 
 
+def unused_columns(path: Path, columns: Mapping[str, str] | None = None) -> str | None:
+    """Gives a sentence on the columns that `read_csv` leaves aside, None where there are none.
+
+    Args:
+        path, columns: as `read_csv` takes them; the file was read before.
+    """
+    names = _names(columns)
+    with _cell_limit():
+        _, header = next(_iter_records(path), (1, []))
+    unused = [cell for cell in header if cell not in names.values()]
+    if not unused:
+        return None
+    listed = ", ".join(f'"{cell}"' for cell in unused)
+    advice = "" if names["input"] in header else f"; --columns input={unused[0]} would make that one the input"
+    return f"Not used of {path}: {listed}{advice}."
+
+
 def _names(columns: Mapping[str, str] | None) -> dict[str, str]:
     """Gives the file's name of each column."""
     given = dict(columns or {})
