@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
 import torch
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
+# The same examples on every machine, however slow it is: a red suite must be the change's fault.
+hypothesis.settings.register_profile("litft", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("litft")
 
 
 @pytest.fixture(autouse=True)
