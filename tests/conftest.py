@@ -1,4 +1,4 @@
-"""What every test gets: one thread (the suite runs two processes at once) and a folder of its own to stand in."""
+"""What every test gets: one thread (tiny tensors gain nothing from two) and a folder of its own to stand in."""
 
 from __future__ import annotations
 
