@@ -37,9 +37,10 @@ class StepBar:
         if self._bar.disable and now - self._spoke >= QUIET_SECONDS:
             self._spoke = now
             left = (now - self._started) / (step - self._first) * (self._steps - step)
+            shown = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
             self._report(
                 f"step {step}/{self._steps}: training loss {loss:.4f}, {tokens_per_second:,.0f} tokens/s, "
-                f"about {left / 60:.0f} min left"
+                f"about {shown} left"
             )
 
     def close(self) -> None:
