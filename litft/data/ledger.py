@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from litft.config.io import load_yaml
-from litft.data.paths import path_hint
 from litft.data.reading.rows import Rejected
-from litft.data.store import MANIFEST_FILE
-from litft.errors import DataError
 
 # Rejected rows that the manifest names one by one; their reasons are counted for all.
 LISTED_REJECTED = 20
@@ -102,17 +98,3 @@ class Manifest:
         """Gives plain types, ready for YAML."""
         sources = {name: {**values, **self.ledgers[name].to_dict()} for name, values in self.sources.items()}
         return {**self.settings, "sources": sources, "files": self.files}
-
-
-def load_manifest(data_dir: Path) -> dict[str, Any]:
-    """Reads the manifest of prepared data.
-
-    Raises:
-        DataError: there is none.
-        ConfigError: it is not YAML.
-    """
-    path = data_dir / MANIFEST_FILE
-    if not path.is_file():
-        hint = "" if data_dir.is_dir() else path_hint(data_dir)
-        raise DataError(f"{data_dir} has no {MANIFEST_FILE}; its preparation did not end.{hint}")
-    return load_yaml(path)

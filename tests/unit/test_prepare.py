@@ -12,9 +12,10 @@ import yaml
 from tiny_text import BOS, EOS, SHARED, byte_tokenizer, write_checkpoint
 
 from litft.checkpoint.disk import sha256_file
+from litft.config.io import load_yaml
 from litft.config.prepare import PrepareConfig, PrepareCsvConfig
 from litft.data import prepare as prepare_module
-from litft.data.ledger import Ledger, load_manifest
+from litft.data.ledger import Ledger
 from litft.data.prepare import prepare, split_rows
 from litft.data.reading.rows import Rejected
 from litft.data.store import PreparedData
@@ -58,7 +59,7 @@ def run(folder: Path, rows: list[tuple[str, str]] | Path, **options: Any) -> tup
     given = {"checkpoint_dir": folder, "data_file": path, "destination_path": destination, "prompt_style": "plain"}
     messages: list[str] = []
     prepare("alpaca", PrepareConfig(**{**given, **options}), messages.append)
-    return load_manifest(destination)["sources"]["alpaca"], messages, destination
+    return load_yaml(destination / "manifest.yaml")["sources"]["alpaca"], messages, destination
 
 
 def texts(folder: Path, path: Path) -> list[str]:
@@ -194,7 +195,7 @@ def test_meta_and_manifest_say_how_it_was_made(folder: Path) -> None:
     path = write_rows(folder.parent / "mine.jsonl", numbered(10))
     run(folder, path, seed=7)
     destination = folder.parent / "prepared"
-    tokenizer, manifest = Tokenizer(folder), load_manifest(destination)
+    tokenizer, manifest = Tokenizer(folder), load_yaml(destination / "manifest.yaml")
     meta = PreparedData.load(destination / "train.pt").meta
     assert meta["tokenizer"] == {"hash": tokenizer.hash, "class": "PreTrainedTokenizer", "vocab_size": 259}
     assert PromptStyle.from_dict(meta["prompt_style"]) == PLAIN

@@ -353,7 +353,7 @@ def test_bf16_full_training_moves_weights_as_float32_does(world: Path) -> None:
             [(parameter.detach().float() - start[name]).flatten() for name, parameter in run.gpt.named_parameters()]
         )
     exact, rounded = moved["32-true"], moved["bf16-true"]
-    slope = (exact @ rounded / (exact @ exact)).item()  # 1 where nothing is lost; 0.47 in plain bfloat16
+    slope = (exact @ rounded / (exact @ exact)).item()  # 1 where nothing is lost; 0.03 in plain bfloat16
     assert slope == pytest.approx(1.0, abs=0.1)
 
 
