@@ -28,7 +28,6 @@ class TrainPlan:
         n_examples: training rows.
         steps, steps_per_epoch: optimizer steps.
         examples: rows computed in the whole run, repeats counted.
-        iters: micro-batches computed, in units of micro_batch_size examples.
         warmup_steps, decay_steps: where the learning rate reaches its highest and its lowest value.
         save_every, eval_every: in steps.
         ends_by: the bound that the run meets: epochs, max_iters or max_steps.
@@ -46,11 +45,6 @@ class TrainPlan:
     eval_every: int
     ends_by: str
     optim: OptimConfig
-
-    @property
-    def iters(self) -> int:
-        """How many times micro_batch_size examples are computed."""
-        return math.ceil(self.examples / self.micro_batch_size)
 
     @property
     def epochs(self) -> float:

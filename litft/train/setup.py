@@ -171,7 +171,7 @@ def describe(inputs: Inputs, plan: TrainPlan) -> str:
         ("base", f"{inputs.checkpoint_dir}, {inputs.parameters:,} parameters"),
         ("trained", f"{inputs.trainable_parameters:,} parameters ({share:.2%} of the base's), {config.precision}"),
         ("data", f"{len(inputs.train_rows):,} rows of {tokens:,} tokens; {len(inputs.test_rows):,} rows held out"),
-        ("run", f"{plan.steps:,} steps of {plan.global_batch_size} examples, {plan.iters:,} iters"),
+        ("run", f"{plan.examples:,} examples in {plan.steps:,} steps of up to {plan.global_batch_size}"),
         ("end", f"by {plan.ends_by}, after {plan.epochs:.2f} epochs"),
         ("rate", f"{optim.learning_rate:g}, {optim.schedule} after {plan.warmup_steps} steps of warmup"),
         ("validate", f"every {plan.eval_every} steps and before each checkpoint, every {plan.save_every}"),

@@ -91,7 +91,7 @@ def test_lit_gpts_faulty_cosine_does_not_come_back() -> None:
 
 def test_a_thousand_iterations_are_a_pass_over_a_thousand_rows() -> None:
     plan = build_plan(1000, TrainConfig(max_iters=1000), OptimConfig(), EvalConfig())
-    assert plan.iters == 1000
+    assert plan.examples == 1000
     assert plan.steps == math.ceil(1000 / 16)
 
 
