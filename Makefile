@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check demo-model clean
+.PHONY: demo test check parity demo-model clean
 
 demo: $(VENV)/.installed
 	$(BIN)/litft demo
@@ -16,6 +16,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+parity: $(VENV)/.installed-dev
+	$(BIN)/python tests/parity/table.py
 
 demo-model: $(VENV)/.installed
 	$(BIN)/python scripts/build_demo_model.py

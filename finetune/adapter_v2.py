@@ -39,8 +39,8 @@ def main(config: AdapterRun, report: Report) -> dict[str, Any]:
     Returns:
         The numbers of `summary.json`.
     """
-    method = AdapterV2(config.adapter)
-    inputs = open_inputs(config, method, report)
+    inputs = open_inputs(config, AdapterV2(config.adapter), report)
+    method = inputs.method
     plan = build_plan(len(inputs.train_rows), config.train, config.optim, config.eval)
     report(describe(inputs, plan))
 

@@ -38,9 +38,9 @@ def main(config: FullRun, report: Report) -> dict[str, Any]:
     Returns:
         The numbers of `summary.json`.
     """
-    method = Full()
     from_random = config.init == "random"
-    inputs = open_inputs(config, method, report, needs_weights=not from_random)
+    inputs = open_inputs(config, Full(), report, needs_weights=not from_random)
+    method = inputs.method
     plan = build_plan(len(inputs.train_rows), config.train, config.optim, config.eval)
     report(describe(inputs, plan))
 

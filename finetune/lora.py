@@ -39,8 +39,8 @@ def main(config: LoRARun, report: Report) -> dict[str, Any]:
     Returns:
         The numbers of `summary.json`.
     """
-    method = LoRA(config.lora)
-    inputs = open_inputs(config, method, report)
+    inputs = open_inputs(config, LoRA(config.lora), report)
+    method = inputs.method
     plan = build_plan(len(inputs.train_rows), config.train, config.optim, config.eval)
     report(describe(inputs, plan))
 

@@ -89,6 +89,7 @@ def make_config(world: Path, **changes: Any) -> RunConfig:
 def open_run(config: RunConfig, method: Method) -> Run:
     """Assembles a run as the recipes do."""
     inputs = open_inputs(config, method, lambda message: None)
+    method = inputs.method
     start_out_dir(inputs)
     fabric = build_fabric(config)
     model = load_model(inputs.checkpoint_dir, config.precision, fabric.device)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Args:
         path: the file that is to appear whole or not at all; its folder exists.
     """
+    remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -29,6 +32,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left of an `atomic_path`; those that still run on this machine keep theirs.
+
+    Args:
+        path: the file that they were to write.
+    """
+    name = re.compile(re.escape(f".{path.name}.") + r"(\d{1,9})\.tmp")
+    for found in path.parent.iterdir():
+        match = name.fullmatch(found.name)
+        if match and not _is_running(int(match[1])):
+            found.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    """Says whether a process of this number exists, whoever's it is."""
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -57,6 +84,23 @@ def publish_folder(temporary: Path, target: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `target`, which becomes `target` if the block ends well and vanishes if it does not.
+
+    Args:
+        target: the folder that is to appear whole or not at all, in place of a former one; its parents are made.
+    """
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        publish_folder(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sha256_file(path: Path) -> str:
     """Gives the SHA-256 of a file as hexadecimal digits, reading it in pieces."""
     digest = hashlib.sha256()
@@ -66,12 +110,34 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def require_space(folder: Path, needed_bytes: int) -> None:
+def weights_sha256(path: Path) -> str:
+    """Gives the SHA-256 of a weight file; what it once was is kept beside it, in `NAME.sha256`.
+
+    Args:
+        path: the weights. Their former digest is believed while their size and time are what they were then.
+    """
+    cache = path.with_name(f"{path.name}.sha256")
+    found = path.stat()
+    mark = [str(found.st_size), str(found.st_mtime_ns)]
+    if cache.is_file():
+        digest, *former = cache.read_text(encoding="ascii", errors="replace").split() or [""]
+        if former == mark and re.fullmatch("[0-9a-f]{64}", digest):
+            return digest
+    digest = sha256_file(path)
+    with contextlib.suppress(OSError), atomic_path(cache) as temporary:  # a folder that may only be read: no cache
+        temporary.write_text(" ".join([digest, *mark]) + "\n", encoding="ascii")
+    return digest
+
+
+def require_space(folder: Path, needed_bytes: int) -> int:
     """Refuses to start writing what will not fit.
 
     Args:
         folder: exists, on the disk to be written.
         needed_bytes: how much will be written.
+
+    Returns:
+        How many bytes are free.
 
     Raises:
         CheckpointError: less is free than is needed.
@@ -79,9 +145,15 @@ def require_space(folder: Path, needed_bytes: int) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise CheckpointError(
-            f"{folder} has {free_bytes / 1e9:.1f} GB free and {needed_bytes / 1e9:.1f} GB are needed; "
+            f"{folder} has {plain_size(free_bytes)} free and {plain_size(needed_bytes)} are needed; "
             "free some space or choose another disk."
         )
+    return free_bytes
+
+
+def plain_size(n_bytes: int) -> str:
+    """Gives a size as a person reads it, such as 2.2 GB."""
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 def require_free(out_dir: Path, overwrite: bool, mark: str, advice: str, inputs: Iterable[Path] = ()) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from tqdm import tqdm
 
 from litft.checkpoint.disk import atomic_path
 from litft.errors import CheckpointError
@@ -32,6 +33,9 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_MAX_HEADER_BYTES = 100_000_000  # Source: `MAX_HEADER_SIZE` in the safetensors library
+_PIECE_BYTES = 256 * 1024  # what a processor's cache holds is copied twice as fast as a whole tensor
+_MEND = "remove it, then download or convert it again"
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -54,36 +58,108 @@ def tensor_specs(tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
 
 
 def read_safetensors_header(path: Path) -> dict[str, TensorSpec]:
-    """Reads what a safetensors file holds, and checks that all of it is there.
+    """Reads what a safetensors file holds, and checks that all of it is there and nothing else.
 
     Args:
         path: the file; only its first bytes are read.
 
     Raises:
-        CheckpointError: the file is missing, cut short or not safetensors, or a dtype is unknown.
+        CheckpointError: the file is missing, cut short or not safetensors; a dtype is unknown, a name stands twice, or
+            tensors overlap, leave gaps or do not fit their shapes.
 
-    Source: the safetensors format, github.com/huggingface/safetensors.
+    Source: the safetensors format, github.com/huggingface/safetensors ("Format" in its README).
     """
+    header, data_bytes = _read_header(path)
+    header.pop("__metadata__", None)
+    try:
+        places = sorted((*_offsets(entry), name) for name, entry in header.items())
+        unknown = [(name, entry["dtype"]) for name, entry in header.items() if entry["dtype"] not in DTYPES]
+        specs = {name: _spec_of(entry) for name, entry in header.items() if not unknown}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: its header is not that of tensors ({error}); {_MEND}.") from error
+    for name, dtype in unknown:
+        raise CheckpointError(f"{name} in {path} has the dtype {dtype}; litft reads {', '.join(DTYPES)}.")
+    _check_places(path, places, specs)
+    promised_bytes = max((end for _, end, _ in places), default=0)
+    if promised_bytes != data_bytes:
+        raise CheckpointError(
+            f"{path} is damaged: it has {data_bytes:,} bytes of tensors and its header promises {promised_bytes:,}; "
+            f"{_MEND}."
+        )
+    return specs
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Gives the header of a safetensors file and how many bytes follow it."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
-            header_bytes = int.from_bytes(start, "little")
-            size_bytes = os.fstat(file.fileno()).st_size
-            text = file.read(header_bytes) if len(start) == 8 and header_bytes <= size_bytes - 8 else b""
+            header_bytes, size_bytes = int.from_bytes(start, "little"), os.fstat(file.fileno()).st_size
+            if len(start) < 8 or header_bytes > min(size_bytes - 8, _MAX_HEADER_BYTES):
+                raise CheckpointError(
+                    f"{path} is damaged or not safetensors: it has {size_bytes:,} bytes and would begin with a header "
+                    f"of {header_bytes:,}; {_MEND}."
+                )
+            text = file.read(header_bytes)
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
     try:
-        entries = json.loads(text)
-        specs = {name: _spec_of(entry) for name, entry in entries.items() if name != "__metadata__"}
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
-        whole_bytes = 8 + header_bytes + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        header = json.loads(text, object_pairs_hook=_without_repeats)
+    except _RepeatedError as error:
+        raise CheckpointError(f'{path} names "{error}" twice in its header; do not use this file.') from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged or not safetensors: its header cannot be read; {_MEND}.") from error
-    if whole_bytes != size_bytes:
-        raise CheckpointError(
-            f"{path} is damaged: it has {size_bytes:,} bytes and its header promises {whole_bytes:,}; {_MEND}."
-        )
-    return specs
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} is damaged or not safetensors: its header is no map; {_MEND}.")
+    return header, size_bytes - 8 - header_bytes
+
+
+class _RepeatedError(Exception):
+    """A name that stands twice where it must stand once."""
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Builds one object of a header; raises _RepeatedError, where json would silently keep the last of two."""
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise _RepeatedError(name)
+        made[name] = value
+    return made
+
+
+def _offsets(entry: Mapping[str, Any]) -> tuple[int, int]:
+    """Gives where a tensor begins and ends, in bytes after the header."""
+    begin, end = entry["data_offsets"]
+    if type(begin) is not int or type(end) is not int or not 0 <= begin <= end:
+        raise ValueError(f"data_offsets {[begin, end]}")
+    return begin, end
+
+
+def _spec_of(entry: Mapping[str, Any]) -> TensorSpec:
+    """Turns one header entry into a spec."""
+    shape = entry["shape"]
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"shape {shape}")
+    return TensorSpec(DTYPES[entry["dtype"]], tuple(shape))
+
+
+def _check_places(path: Path, places: list[tuple[int, int, str]], specs: Mapping[str, TensorSpec]) -> None:
+    """Refuses tensors, given in order, that overlap, leave bytes between them, or are not as long as they must be."""
+    place = 0
+    for begin, end, name in places:
+        if begin != place:
+            fault = (
+                "overlaps the one before it" if begin < place else f"leaves {begin - place:,} bytes unused before it"
+            )
+            raise CheckpointError(f"{path} is damaged: the tensor {name} {fault}; {_MEND}.")
+        if end - begin != specs[name].n_bytes:
+            shape = list(specs[name].shape)
+            raise CheckpointError(
+                f"{path} is damaged: the tensor {name} of shape {shape} has {end - begin:,} bytes and needs "
+                f"{specs[name].n_bytes:,}; {_MEND}."
+            )
+        place = end
 
 
 def is_whole(path: Path) -> bool:
@@ -93,14 +169,6 @@ def is_whole(path: Path) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-_MEND = "remove it, then download or convert it again"
-
-
-def _spec_of(entry: Mapping[str, Any]) -> TensorSpec:
-    """Turns one header entry into a spec; raises KeyError for a dtype that torch does not have."""
-    return TensorSpec(DTYPES[entry["dtype"]], tuple(int(size) for size in entry["shape"]))
 
 
 def save_safetensors(
@@ -128,7 +196,9 @@ def save_safetensors(
             for name, tensor in tensors:
                 assert specs[name] == TensorSpec(tensor.dtype, tuple(tensor.shape)), name
                 file.seek(offsets[name])
-                file.write(_raw_bytes(tensor))
+                raw = _raw_bytes(tensor)
+                for start in range(0, len(raw), _PIECE_BYTES):
+                    file.write(raw[start : start + _PIECE_BYTES])
                 written.add(name)
             assert written == set(specs), set(specs) - written
     except OSError as error:
@@ -167,3 +237,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     names = read_safetensors_header(path)
     with safe_open(path, framework="pt", device="cpu") as file:
         return {name: file.get_tensor(name) for name in names}
+
+
+def with_progress(tensors: Iterable[tuple[str, Tensor]], total_bytes: int, title: str) -> Iterator[tuple[str, Tensor]]:
+    """Passes tensors on and shows on stderr, where that is a terminal, how many bytes are done."""
+    with tqdm(total=total_bytes, desc=title, unit="B", unit_scale=True, disable=None) as bar:
+        for name, tensor in tensors:
+            yield name, tensor
+            bar.update(tensor.nbytes)

@@ -5,18 +5,17 @@ Reads `model.safetensors` and `pytorch_model.bin`, whole or in shards with an in
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from litft.checkpoint.disk import read_json
+from litft.checkpoint.pickled import load_pickled
 from litft.checkpoint.tensors import TensorSpec, read_safetensors_header, tensor_specs
 from litft.errors import CheckpointError
 
@@ -117,11 +116,12 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def open_weights(folder: Path) -> HfWeights:
+def open_weights(folder: Path, standard_name: Callable[[str], str] = str) -> HfWeights:
     """Opens the weights of a Hugging Face folder; only headers are read.
 
     Args:
         folder: a model folder.
+        standard_name: gives the name under which a tensor is to be known from its name in the file.
 
     Raises:
         CheckpointError: a file is missing, damaged, or holds something else than tensors.
@@ -134,11 +134,11 @@ def open_weights(folder: Path) -> HfWeights:
                 raise CheckpointError(f"{name} should be in {folder / shard} by {source.name}, but is not there.")
     weights = HfWeights({}, {}, files)
     for path, (specs, read) in readers.items():
-        for name in specs:
-            if name in weights.specs:
+        for name, spec in specs.items():
+            known = standard_name(name)
+            if known in weights.specs:
                 raise CheckpointError(f"{name} stands twice in {folder}, the second time in {path.name}.")
-        weights.specs.update(specs)
-        weights.read.update(read)
+            weights.specs[known], weights.read[known] = spec, read[name]
     return weights
 
 
@@ -154,18 +154,7 @@ def _open_safetensors(path: Path) -> Opened:
 
 def _open_bin(path: Path) -> Opened:
     """Opens one pickled file; nothing in it is executed, and its tensors stay on disk until they are used."""
-    try:
-        tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds something else than tensors, which could run code, and was not loaded; "
-            "download the model as safetensors."
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read (cut short, or saved before PyTorch 1.6); "
-            "download it again, as safetensors if you can."
-        ) from error
+    tensors = load_pickled(path, "download it again, as safetensors if you can")
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path} is not a map from names to tensors; is it a training checkpoint?")
     return tensor_specs(tensors), {name: partial(tensors.__getitem__, name) for name in tensors}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from litft.config.export import CERTIFICATE_HELP, Certificate
 from litft.config.fields import REQUIRED, leaf, require_seed
 from litft.errors import ConfigError
 
@@ -57,6 +58,7 @@ class MergeConfig:
 
     checkpoint_dir: Path = leaf(REQUIRED, "the final folder of a LoRA run")
     out_dir: Path | None = leaf(None, "where the whole model goes (default: merged, beside final)")
+    certificate: Certificate = leaf("auto", CERTIFICATE_HELP)
     overwrite: bool = leaf(False, "replace a merge written there before")
 
 

@@ -21,18 +21,33 @@ from litft.errors import ConfigError, did_you_mean
 class RopeScaling:
     """How rotary frequencies are stretched beyond the length a model was first trained on.
 
-    `linear` divides every frequency by `factor`; `llama3` divides the long wavelengths only, with a smooth passage
-    between `original_block_size / high_freq_factor` and `original_block_size / low_freq_factor`.
+    `linear` divides every frequency by `factor`. `llama3` divides the long wavelengths only, with a smooth passage
+    between `original_block_size / high_freq_factor` and `original_block_size / low_freq_factor`. `yarn` passes from
+    kept to divided frequencies between `beta_fast` and `beta_slow` turns over the original length. `longrope` divides
+    each frequency by its own number: `short_factors` for a text of at most `original_block_size` tokens, else
+    `long_factors`. `dynamic` raises the base with the length of a text that is longer than the original.
 
-    Source: Hugging Face `modeling_rope_utils`, `_compute_linear_scaling_rope_parameters` and
-    `_compute_llama3_parameters`.
+    Attributes:
+        kind: which of these.
+        factor: how much longer the text may be.
+        original_block_size: the first length in tokens.
+        magnitude: factor on cos and sin, so that a query times a key grows by its square (yarn, longrope).
+        truncate: yarn rounds the ends of its passage outwards to whole frequencies.
+
+    Source: Hugging Face `modeling_rope_utils`; papers arXiv 2309.00071 (yarn) and 2402.13753 (longrope).
     """
 
-    kind: Literal["linear", "llama3"]
+    kind: Literal["linear", "llama3", "yarn", "longrope", "dynamic"]
     factor: float
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_block_size: int = 8192
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+    magnitude: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,22 +62,43 @@ class ModelConfig:
          |  |  |  |                   / \\   / \\                   / / \\ \\
          q  q  q  q                  q   q q   q                 q  q  q  q
 
+    Blocks, with n the norms (Source: `GPTNeoXLayer`, `FalconDecoderLayer`, `Gemma2DecoderLayer`, `Olmo2DecoderLayer`):
+
+        sequential   x = x + attn(n1 x);               x = x + mlp(n2 x)
+        parallel     x = x + attn(n1 x) + mlp(n2 x)
+        shared_norm  x = x + attn(n1 x) + mlp(n1 x)
+        sandwich     x = x + n_attn_out(attn(n1 x));   x = x + n_mlp_out(mlp(n2 x))
+        post_norm    x = x + n_attn_out(attn x);       x = x + n_mlp_out(mlp x)
+
     Attributes:
         name: what to call it, as in the Hugging Face repository name.
         family: the `litft.families` file that maps its Hugging Face tensors.
         n_layer, n_head, n_embd: blocks, query heads, width of the residual stream.
         n_query_groups: key/value heads; divides n_head.
         head_size: width of one head; n_head * head_size need not be n_embd.
-        intermediate_size: inner width of the MLP.
+        intermediate_size: inner width of the MLP, or of one expert.
         block_size: the longest text in tokens the model was trained for.
         vocab_size: tokens the tokenizer knows, as far as config.json says; padded_vocab_size: rows of the embedding.
+        positions: rotated queries and keys, a bias on the scores that falls with distance (`alibi`), or a learned
+            vector added to each token (`learned`), whose table begins with position_offset rows that no token uses.
         rotary_percentage: share of each head that is rotated; rope_base and rope_scaling give the frequencies.
+        rope_local_base: base of the blocks with a sliding window, where it is another; they are not scaled.
+        alibi_bias_max: the slopes of alibi are powers of 2 down to 2^-alibi_bias_max.
         norm: kind of norm and norm_eps its epsilon.
+        qk_norm: norm of queries and keys before rotation: one weight for all heads (`head`), a weight for each head
+            (`each_head`), or one norm over all heads together (`all_heads`).
         mlp: `gated` (down(act(gate x) * up x)) or `plain` (down(act(up x))), with this activation.
-        parallel_residual: x + attn(n1 x) + mlp(n2 x) rather than one after the other; shared_attention_norm: n2 is n1.
-        qkv_bias, proj_bias, mlp_bias: which linear layers have a bias.
+        n_expert: experts of each MLP, 0 for one plain MLP; n_expert_per_token are chosen for a token.
+        normalize_expert_weights: the weights of the chosen sum to 1.
+        block: how a block is wired, as above.
+        qkv_bias, proj_bias, mlp_bias, lm_head_bias: which linear layers have a bias.
+        qkv_clip: queries, keys and values are clamped to [-qkv_clip, qkv_clip] before heads are split.
+        attention_scale: factor on the scores; None for head_size^-0.5.
+        attention_softcap, logit_softcap: scores and logits become cap * tanh(x / cap).
+        embedding_scale: factor on the embedded tokens.
         tie_embeddings: the head is the embedding matrix.
         sliding_window: how many tokens back a token sees, itself included; None for all.
+        full_attention_layers: the blocks that see all although there is a sliding window.
     """
 
     name: str
@@ -76,20 +112,36 @@ class ModelConfig:
     block_size: int
     vocab_size: int
     padded_vocab_size: int
+    positions: Literal["rotary", "alibi", "learned"] = "rotary"
+    position_offset: int = 0
     rotary_percentage: float = 1.0
     rope_base: float = 10000.0
     rope_scaling: RopeScaling | None = None
-    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    rope_local_base: float | None = None
+    alibi_bias_max: float = 8.0
+    norm: Literal[
+        "rmsnorm", "rmsnorm_float32", "rmsnorm_plus_one", "layernorm", "layernorm_no_bias", "layernorm_plain"
+    ] = "rmsnorm"
     norm_eps: float = 1e-5
+    qk_norm: Literal["head", "each_head", "all_heads"] | None = None
     mlp: Literal["gated", "plain"] = "gated"
-    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
-    parallel_residual: bool = False
-    shared_attention_norm: bool = False
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    n_expert: int = 0
+    n_expert_per_token: int = 0
+    normalize_expert_weights: bool = True
+    block: Literal["sequential", "parallel", "shared_norm", "sandwich", "post_norm"] = "sequential"
     qkv_bias: bool = False
     proj_bias: bool = False
     mlp_bias: bool = False
+    lm_head_bias: bool = False
+    qkv_clip: float | None = None
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    embedding_scale: float | None = None
     tie_embeddings: bool = False
     sliding_window: int | None = None
+    full_attention_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses sizes that contradict each other.
@@ -107,17 +159,53 @@ class ModelConfig:
             )
         if self.rotary_size % 2:
             raise ConfigError(f"{self.name} rotates {self.rotary_size} numbers per head; the count must be even.")
+        if self.n_expert and not 1 <= self.n_expert_per_token <= self.n_expert:
+            raise ConfigError(
+                f"{self.name} chooses {self.n_expert_per_token} of {self.n_expert} experts for a token; "
+                "the number must lie between 1 and all of them."
+            )
+        self._check_rope_factors()
+
+    def _check_rope_factors(self) -> None:
+        """Refuses a number of longrope factors that is not that of the frequencies."""
+        scaling = self.rope_scaling
+        if scaling is None or scaling.kind != "longrope":
+            return
+        for factors in (scaling.short_factors, scaling.long_factors):
+            if len(factors) != self.rotary_size // 2:
+                raise ConfigError(
+                    f"{self.name} has {len(factors)} longrope factors for {self.rotary_size // 2} rotary frequencies."
+                )
 
     @property
     def rotary_size(self) -> int:
         """How many numbers of each head are rotated."""
-        return int(self.rotary_percentage * self.head_size)
+        return 0 if self.positions != "rotary" else int(self.rotary_percentage * self.head_size)
 
     @property
     def qkv_sizes(self) -> tuple[int, int, int]:
         """Rows of q, k and v in the fused projection, in this order."""
         group = self.n_query_groups * self.head_size
         return self.n_head * self.head_size, group, group
+
+    @property
+    def block_norms(self) -> tuple[str, ...]:
+        """Names of the norms in a block."""
+        names = {
+            "shared_norm": ("norm_1",),
+            "sandwich": ("norm_1", "norm_attn_out", "norm_2", "norm_mlp_out"),
+            "post_norm": ("norm_attn_out", "norm_mlp_out"),
+        }
+        return names.get(self.block, ("norm_1", "norm_2"))
+
+    @property
+    def norm_tensors(self) -> tuple[str, ...]:
+        """What a norm over n_embd consists of."""
+        return {"layernorm": ("weight", "bias"), "layernorm_plain": ()}.get(self.norm, ("weight",))
+
+    def window_of(self, layer: int) -> int | None:
+        """Gives how many tokens back a token sees in this block, itself included; None for all."""
+        return None if layer in self.full_attention_layers else self.sliding_window
 
     @classmethod
     def from_name(cls, name: str) -> ModelConfig:
@@ -137,7 +225,7 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Gives plain types, ready for YAML; `from_dict` reads them back."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self, dict_factory=_with_lists)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -150,6 +238,11 @@ class ModelConfig:
         if isinstance(scaling, dict):
             values = {**values, "rope_scaling": RopeScaling(**_checked(RopeScaling, scaling))}
         return cls(**_checked(cls, values))
+
+
+def _with_lists(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Gives a dict with lists in place of tuples, which YAML does not know."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in pairs}
 
 
 def _checked(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -165,6 +258,7 @@ def _checked(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in values]
     if missing:
         raise ConfigError(f"The model's description lacks {', '.join(missing)}.")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     for key, value in values.items():
         if not _is_of_type(value, types[key]):
             raise ConfigError(f"{key} of a model is {value!r}, which is none of its values.")
@@ -176,6 +270,8 @@ def _is_of_type(value: Any, kind: Any) -> bool:
     choices = typing.get_args(kind)
     if typing.get_origin(kind) is Literal:
         return value in choices
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of_type(item, choices[0]) for item in value)
     if choices:
         return any(_is_of_type(value, choice) for choice in choices)
     return type(value) is kind or (kind is float and type(value) is int)
@@ -194,6 +290,6 @@ def _named_configs() -> dict[str, ModelConfig]:
 
 def _config_from_row(row: dict[str, str]) -> ModelConfig:
     """Turns the cells of one row into a config; each cell is a string or JSON."""
-    text = {"name", "family", "norm", "mlp", "activation"}
+    text = {"name", "family", "positions", "norm", "qk_norm", "mlp", "activation", "block"}
     values = {key: cell if key in text else json.loads(cell) for key, cell in row.items() if cell and key != "repo_id"}
     return ModelConfig.from_dict(values)

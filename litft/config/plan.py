@@ -29,7 +29,7 @@ class TrainPlan:
         steps, steps_per_epoch: optimizer steps.
         examples: rows computed in the whole run, repeats counted.
         warmup_steps, decay_steps: where the learning rate reaches its highest and its lowest value.
-        save_every, eval_every: in steps.
+        save_every, eval_every, export_every: in steps; None for no export.
         ends_by: the bound that the run meets: epochs, max_iters or max_steps.
     """
 
@@ -43,6 +43,7 @@ class TrainPlan:
     decay_steps: int
     save_every: int
     eval_every: int
+    export_every: int | None
     ends_by: str
     optim: OptimConfig
 
@@ -81,6 +82,10 @@ class TrainPlan:
         """Says whether a resumable checkpoint follows step `step`, counted from 0; the last one writes `final`."""
         return (step + 1) % self.save_every == 0 and step + 1 < self.steps
 
+    def exports_after(self, step: int) -> bool:
+        """Says whether a Hugging Face folder is written after step `step`, counted from 0."""
+        return self.export_every is not None and (step + 1) % self.export_every == 0
+
 
 def build_plan(n_examples: int, train: TrainConfig, optim: OptimConfig, evaluation: EvalConfig) -> TrainPlan:
     """Computes the whole run from its configuration; the first bound of the run wins.
@@ -116,6 +121,7 @@ def build_plan(n_examples: int, train: TrainConfig, optim: OptimConfig, evaluati
         decay_steps=decay_steps,
         save_every=steps_of(train.save_interval, steps),
         eval_every=steps_per_epoch if evaluation.interval == "epoch" else steps_of(evaluation.interval, steps),
+        export_every=None if train.export_interval is None else steps_of(train.export_interval, steps),
         ends_by=ends_by,
         optim=optim,
     )

@@ -20,6 +20,9 @@ class Preparation:
     test_split_fraction: float = leaf(0.1, "share of the rows held out, at most 2,000 rows")
     seed: int = leaf(42, "decides which rows are held out")
     prompt_style: str | None = leaf(None, "name of the prompt style (default: the checkpoint's, else alpaca)")
+    add_tokens: tuple[str, ...] = leaf(
+        (), "texts that become new tokens, trained beside whatever the method trains: '<tool>,</tool>'", verbatim=True
+    )
     train_on: Literal["completions", "all"] = leaf("completions", "which tokens carry loss")
     too_long: Literal["drop", "truncate_response"] = leaf(
         "drop", "what becomes of a row over max_seq_length: left out, or its answer cut"

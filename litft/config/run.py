@@ -52,6 +52,9 @@ class TrainConfig:
     max_time: str | None = leaf(None, "at most this long: 24:00:00, 24h, 90m or seconds")
     max_seq_length: int | None = leaf(None, "leave out rows over this many tokens (default: as the data was prepared)")
     save_interval: float = leaf(0.25, "write a checkpoint every so many steps, or every fraction of the run below 1")
+    export_interval: float | None = leaf(
+        None, "write a Hugging Face folder every so many steps, or every fraction of the run below 1 (default: never)"
+    )
     keep: int = leaf(2, "how many of the newest step checkpoints stay; the best one stays too")
     log_interval: int = leaf(1, "write a line of metrics every so many steps")
 
@@ -64,6 +67,8 @@ class TrainConfig:
         least = dict.fromkeys(("global_batch_size", "micro_batch_size", "epochs", "max_iters", "max_steps"), 1)
         require_at_least("train", self, {**least, "keep": 1, "log_interval": 1, "max_seq_length": 2})
         require_interval("train.save_interval", self.save_interval)
+        if self.export_interval is not None:
+            require_interval("train.export_interval", self.export_interval)
         if self.global_batch_size % self.micro_batch_size:
             raise ConfigError(
                 f"train.global_batch_size is {self.global_batch_size} and train.micro_batch_size is "

@@ -6,18 +6,16 @@ by a missing manifest. Knows no model but its context length and the number of i
 
 from __future__ import annotations
 
-import hashlib
 import json
-from array import array
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,20 +26,21 @@ from litft.config.io import dump_yaml
 from litft.config.model import ModelConfig
 from litft.config.prepare import PrepareConfig, PrepareCsvConfig, PrepareFileConfig
 from litft.data.encode import Example, cut_example, iter_examples, mark_targets
+from litft.data.kept import Kept, split_rows
 from litft.data.ledger import Ledger, Manifest
 from litft.data.reading.hub import find_file
 from litft.data.reading.rows import Rejected, Row, Source
 from litft.data.sources import SOURCES
 from litft.data.sources.csv import unused_columns
 from litft.data.store import FORMAT, MANIFEST_FILE, TEST_FILE, TRAIN_FILE, save_prepared
+from litft.data.vocabulary import extend_tokenizer, publish_tokenizer
 from litft.errors import DataError, TokenizerError, did_you_mean
+from litft.text.new_tokens import NewTokens
 from litft.text.prompts import Conversation, PromptStyle, load_prompt_style, style_named
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
 Preparations = PrepareConfig | PrepareFileConfig
-
-MAX_TEST_ROWS = 2000
 
 # Above this share of rows dropped or cut, the user is told how to keep them.
 LOUD_SHARE = 0.1
@@ -61,49 +60,7 @@ class Setting:
     tokenizer: Tokenizer
     style: PromptStyle
     max_seq_length: int
-
-
-@dataclass
-class Kept:
-    """The rows that will be written, one behind the other."""
-
-    input_ids: array[int] = field(default_factory=lambda: array("i"))
-    target_mask: bytearray = field(default_factory=bytearray)
-    offsets: array[int] = field(default_factory=lambda: array("q", [0]))
-    digests: set[bytes] = field(default_factory=set)
-
-    def __len__(self) -> int:
-        """How many rows there are."""
-        return len(self.offsets) - 1
-
-    def add(self, example: Example) -> bool:
-        """Takes a row; False when an equal one is here already."""
-        ids, mask = array("i", example.input_ids), bytes(example.mask)
-        digest = hashlib.blake2b(ids.tobytes() + mask, digest_size=16).digest()
-        if digest in self.digests:
-            return False
-        self.digests.add(digest)
-        self.input_ids += ids
-        self.target_mask += mask
-        self.offsets.append(len(self.input_ids))
-        return True
-
-    def tensors(self, rows: Tensor) -> dict[str, Tensor]:
-        """Gives the chosen rows as the tensors of `save_prepared`.
-
-        Args:
-            rows: int64 (n,), indices.
-        """
-        ids = torch.frombuffer(self.input_ids, dtype=torch.int32)
-        mask = torch.frombuffer(self.target_mask, dtype=torch.bool)
-        spans = [(self.offsets[row], self.offsets[row + 1]) for row in rows.tolist()]
-        lengths = torch.tensor([0, *(end - begin for begin, end in spans)], dtype=torch.int64)
-        return {
-            "input_ids": torch.cat([ids[begin:end] for begin, end in spans]),
-            "target_mask": torch.cat([mask[begin:end] for begin, end in spans]),
-            "offsets": lengths.cumsum(0),
-            "source": torch.zeros(len(spans), dtype=torch.int16),
-        }
+    new_tokens: NewTokens | None
 
 
 def prepare(dataset: str, config: Preparations, report: Report = lambda message: None) -> Manifest:
@@ -121,7 +78,13 @@ def prepare(dataset: str, config: Preparations, report: Report = lambda message:
         DataError: the rows cannot be read or used, or the destination is taken; nothing is written then.
         CheckpointError, TokenizerError, ConfigError: the model, its tokenizer or the prompt style cannot be used.
     """
-    setting = _setting(dataset, config, report)
+    with tempfile.TemporaryDirectory() as scratch:
+        return _prepare(_setting(dataset, config, Path(scratch), report), Path(scratch), report)
+
+
+def _prepare(setting: Setting, scratch: Path, report: Report) -> Manifest:
+    """Reads, encodes, splits, writes and says what became of the rows."""
+    config = setting.config
     path = find_file(setting.source, config.data_file, _revision(config))
     conversations, ledger = _read_rows(setting, path)
     if isinstance(config, PrepareCsvConfig) and (unused := unused_columns(path, config.columns)):
@@ -139,7 +102,7 @@ def prepare(dataset: str, config: Preparations, report: Report = lambda message:
         {setting.source.name: ledger},
         {name: {"rows": len(part["source"]), "tokens": len(part["input_ids"])} for name, part in parts.items()},
     )
-    _write(manifest, parts, _meta(setting))
+    _write(manifest, parts, _meta(setting), scratch)
     _report(setting, ledger, report)
     report(first_row(setting.tokenizer, parts[TRAIN_FILE]))
     report(f"Next: litft finetune lora --checkpoint_dir {config.checkpoint_dir} --data_dir {setting.destination}")
@@ -159,24 +122,11 @@ def first_row(tokenizer: Tokenizer, part: dict[str, Tensor]) -> str:
     )
 
 
-def split_rows(count: int, test_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Chooses which rows are held out.
+def _setting(dataset: str, config: Preparations, scratch: Path, report: Report) -> Setting:
+    """Finds all that a preparation needs, and refuses what cannot go well, before anything is read.
 
-    Args:
-        count: rows there are.
-        test_fraction: share to hold out; at most 2,000 rows, and of two rows or more at least one.
-        seed: the same seed and count give the same choice.
-
-    Returns:
-        Indices for training and for test, int64, each ascending.
+    `scratch` takes the tokenizer if it gets new tokens.
     """
-    held_out = min(MAX_TEST_ROWS, max(1, round(count * test_fraction)), count - 1) if test_fraction and count > 1 else 0
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return order[held_out:].sort().values, order[:held_out].sort().values
-
-
-def _setting(dataset: str, config: Preparations, report: Report) -> Setting:
-    """Finds all that a preparation needs, and refuses what cannot go well, before anything is read."""
     if dataset not in SOURCES:
         known = ", ".join(sorted(SOURCES))
         raise DataError(f'No dataset "{dataset}"; there are {known}.{did_you_mean(dataset, SOURCES)}')
@@ -184,7 +134,8 @@ def _setting(dataset: str, config: Preparations, report: Report) -> Setting:
     _refuse_taken(destination, config.overwrite)
     checkpoint_dir = resolve_checkpoint_dir(config.checkpoint_dir)
     model = read_model_config(checkpoint_dir)
-    tokenizer = Tokenizer(checkpoint_dir)
+    new_tokens = extend_tokenizer(checkpoint_dir, scratch, config.add_tokens, model) if config.add_tokens else None
+    tokenizer = Tokenizer(scratch if new_tokens else checkpoint_dir)
     tokenizer.require_eos()
     style = load_prompt_style(checkpoint_dir) if config.prompt_style is None else style_named(config.prompt_style)
     max_seq_length = min(config.max_seq_length, model.block_size)
@@ -193,7 +144,7 @@ def _setting(dataset: str, config: Preparations, report: Report) -> Setting:
             f"max_seq_length {config.max_seq_length} is more than the context of {model.name}; "
             f"{max_seq_length} tokens are used."
         )
-    return Setting(config, SOURCES[dataset], destination, model, tokenizer, style, max_seq_length)
+    return Setting(config, SOURCES[dataset], destination, model, tokenizer, style, max_seq_length, new_tokens)
 
 
 def _refuse_taken(destination: Path, overwrite: bool) -> None:
@@ -269,7 +220,8 @@ def _fit(setting: Setting, example: Example) -> Example | None:
 def _refuse_foreign_ids(setting: Setting, example: Example) -> None:
     """Refuses a tokenizer that knows more tokens than the model has embeddings for."""
     largest = max(example.input_ids)
-    if largest >= setting.model.padded_vocab_size:
+    new = setting.new_tokens
+    if largest >= max(setting.model.padded_vocab_size, new.vocab_size if new else 0):
         raise TokenizerError(
             f"The tokenizer gives the id {largest}, but {setting.model.name} has {setting.model.padded_vocab_size} "
             "embedding rows; the tokenizer files belong to another model."
@@ -315,6 +267,7 @@ def _meta(setting: Setting) -> dict[str, Any]:
         "source_names": [setting.source.name],
         "checkpoint": setting.model.name,
         "tokenizer": {"hash": tokenizer.hash, "class": tokenizer.kind, "vocab_size": tokenizer.vocab_size},
+        "new_tokens": setting.new_tokens.to_dict() if setting.new_tokens else None,
         "prompt_style": setting.style.to_dict(),
         "max_seq_length": setting.max_seq_length,
         "train_on": setting.config.train_on,
@@ -354,7 +307,7 @@ def _version() -> str:
         return "not installed"
 
 
-def _write(manifest: Manifest, parts: dict[str, dict[str, Tensor]], meta: dict[str, Any]) -> None:
+def _write(manifest: Manifest, parts: dict[str, dict[str, Tensor]], meta: dict[str, Any], scratch: Path) -> None:
     """Writes the set. The old manifest goes before the first new file comes, the new one comes last."""
     destination = manifest.destination
     try:
@@ -367,6 +320,7 @@ def _write(manifest: Manifest, parts: dict[str, dict[str, Tensor]], meta: dict[s
             (destination / MANIFEST_FILE).unlink(missing_ok=True)
             if TEST_FILE not in parts:
                 (destination / TEST_FILE).unlink(missing_ok=True)
+        publish_tokenizer(scratch if meta["new_tokens"] else None, destination)
         with atomic_path(destination / MANIFEST_FILE) as path:
             path.write_text(dump_yaml(manifest.to_dict()), encoding="utf-8")
     except OSError as error:

@@ -41,8 +41,9 @@ def make_model(report: Callable[[str], None]) -> None:
     run_command(report, "prepare text", **rows, **plain)
     folders = {"checkpoint_dir": model_dir, "data_dir": data_dir, "out_dir": run_dir}
     run_command(report, "finetune full", config=shipped / "base.yaml", init="random", **folders)
+    (run_dir / "final" / "prompt_style.yaml").unlink()  # plain text is how it was taught, not how it is to be asked
     run_command(report, "export hf", checkpoint_dir=run_dir / "final", out_dir=hf_dir)
-    (hf_dir / "prompt_style.yaml").unlink()  # plain text is how it was taught, not how it is to be asked
+    (hf_dir / "export_report.json").unlink()
     shutil.rmtree(shipped / "model", ignore_errors=True)
     shutil.copytree(hf_dir, shipped / "model")
     report(f"{shipped / 'model'} and {shipped / 'data'} are new.")

@@ -1,31 +1,26 @@
-"""Adds LoRA adapters into their base: W + (alpha / r) B A, computed in float32, written in the base's dtype."""
+"""`litft merge`: adds LoRA into its base, written in litft's own layout and the base's dtype, with its proof."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor
 from tqdm import tqdm
 
-from litft.checkpoint.disk import publish_folder, require_free, require_space, write_json
-from litft.checkpoint.files import (
-    WEIGHTS_NAME,
-    copy_side_files,
-    load_model_config,
-    resolve_checkpoint_dir,
-    save_model_config,
-)
-from litft.checkpoint.tensors import read_safetensors_header, save_safetensors
+from litft.checkpoint.disk import atomic_folder, require_free, require_space, write_json
+from litft.checkpoint.files import WEIGHTS_NAME, copy_side_files, resolve_checkpoint_dir, save_model_config
+from litft.checkpoint.hf_folder import tokenizer_of
+from litft.checkpoint.tensors import load_weights, save_safetensors, tensor_specs
 from litft.config.answer import MergeConfig
+from litft.config.export import Certificate
 from litft.errors import CheckpointError
-from litft.methods.base import trainable_state, weights_path
-from litft.methods.load import check_base, load_method
-from litft.methods.lora import LoRA, LoRALinear
-from litft.model.load import assign_weights, build_empty
+from litft.export.certificate import compare, fixed_prompts, our_logits, reason_against, require_agreement, write_report
+from litft.export.hf import CPU, sentence, whole_logits
+from litft.export.source import Exportable, open_exportable
+from litft.methods.load import load_method
+from litft.model.load import load_model
 
 MERGE_FILE = "merge.json"  # says what a merged model was made of, and that it may be replaced by another merge
 
@@ -35,60 +30,78 @@ def merge(config: MergeConfig, report: Callable[[str], None] = lambda message: N
 
     Args:
         config: the run's final folder and where the model goes.
-        report: told where it lies.
+        report: told where it lies and how it was proved.
 
     Returns:
         The folder, a converted checkpoint like any other.
 
     Raises:
-        CheckpointError: it is no LoRA run, a part is damaged, or the adapters change nothing.
+        CheckpointError: it is no LoRA run, a part is damaged, the adapters change nothing, or what was written differs.
         ConfigError: out_dir holds something else.
     """
     checkpoint_dir = resolve_checkpoint_dir(config.checkpoint_dir)
-    base_dir, method = load_method(checkpoint_dir)
-    check_base(checkpoint_dir)
-    if not isinstance(method, LoRA):
-        raise CheckpointError(f"{checkpoint_dir} is a run of {method.name}, which cannot be merged; use it as it is.")
+    load_method(checkpoint_dir)  # what is whole already needs no merge
     out_dir = config.out_dir or checkpoint_dir.parent / "merged"
+    model = open_exportable(checkpoint_dir)
     advice = "name another, or replace a merge by --overwrite true"
-    require_free(out_dir, config.overwrite, MERGE_FILE, advice, (checkpoint_dir, base_dir))
-    layers = adapted_layers(checkpoint_dir, base_dir, method)
-    if not any(layer.lora_B.any() for layer in layers.values()):
-        raise CheckpointError(
-            f"The adapters of {checkpoint_dir} change nothing: all of B is zero; train before merging."
-        )
-    temporary = out_dir.with_name(f".{out_dir.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    copy_side_files(checkpoint_dir, temporary)
-    base = base_dir / WEIGHTS_NAME
-    require_space(temporary, base.stat().st_size)
-    specs = read_safetensors_header(base)
-    save_safetensors(temporary / WEIGHTS_NAME, iter_merged(base, list(specs), layers), specs)
-    save_model_config(temporary, load_model_config(base_dir))
-    write_json(temporary / MERGE_FILE, {"adapters": str(checkpoint_dir), "base": str(base_dir)})
-    publish_folder(temporary, out_dir)
+    require_free(out_dir, config.overwrite, MERGE_FILE, advice, (checkpoint_dir, model.base_dir))
+    with atomic_folder(out_dir) as folder:
+        write_merged(model, folder)
+        proof = certify_merged(model, folder, config.certificate)
+        made_of = {"adapters": str(checkpoint_dir), "base": str(model.base_dir)}
+        write_json(folder / MERGE_FILE, made_of)
+        write_report(folder, "merge", made_of, proof)
+    report(f"{out_dir} holds the merged model.\n{sentence(proof)}")
     report(
-        f"{out_dir} holds the merged model.\nNext: litft generate --checkpoint_dir {out_dir} --instruction '...'\n"
+        f"Next: litft generate --checkpoint_dir {out_dir} --instruction '...'\n"
         f"  or: litft export hf --checkpoint_dir {out_dir} --out_dir {out_dir.parent / 'hf'}"
     )
     return out_dir
 
 
-def adapted_layers(checkpoint_dir: Path, base_dir: Path, method: LoRA) -> dict[str, LoRALinear]:
-    """Gives the adapters of a run by the name of the weight they change; the base itself takes no memory."""
-    model = build_empty(load_model_config(base_dir))
-    method.apply(model)
-    names, path = set(trainable_state(model, method)), weights_path(checkpoint_dir, method)
-    assign_weights(model, path, names, torch.float32, torch.device("cpu"))
-    return {f"{name}.weight": layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)}
+def write_merged(model: Exportable, folder: Path) -> None:
+    """Fills a folder with merged weights, their description, tokenizer and prompt style.
+
+    Raises:
+        CheckpointError: the disk is full.
+    """
+    source = model.source
+    copy_side_files(source.side_dir, folder)
+    require_space(folder, (model.base_dir / WEIGHTS_NAME).stat().st_size)
+    names = tqdm(source.read, desc="merging", unit="tensor", disable=None)
+    save_safetensors(folder / WEIGHTS_NAME, ((name, source.read[name]()) for name in names), source.specs)
+    save_model_config(folder, source.model)
 
 
-@torch.no_grad()
-def iter_merged(base: Path, names: list[str], layers: dict[str, LoRALinear]) -> Iterator[tuple[str, Tensor]]:
-    """Reads the base tensor by tensor and adds what the adapters say."""
-    with safe_open(base, framework="pt", device="cpu") as file:
-        for name in tqdm(names, desc="merging", unit="tensor", disable=None):
-            weight = file.get_tensor(name)
-            if name in layers:
-                weight = (weight.float() + layers[name].delta()).to(weight.dtype)
-            yield name, weight
+def certify_merged(model: Exportable, folder: Path, asked: Certificate) -> dict[str, Any]:
+    """Proves a merged folder: its tensors are read again, and litft computes with it what it computes unmerged.
+
+    Args:
+        model: what was written.
+        folder: where it lies.
+        asked: how much proof is wanted.
+
+    Returns:
+        What `export_report.json` says of it.
+
+    Raises:
+        CheckpointError: what was written differs.
+    """
+    written = load_weights(folder / WEIGHTS_NAME)
+    if tensor_specs(written) != dict(model.source.specs):
+        raise CheckpointError(f"The merge differs from what was to be written: {folder} holds other tensors.")
+    for name, tensor in written.items():
+        if not torch.equal(tensor, model.source.read[name]()):
+            raise CheckpointError(
+                f"The merge differs from what was to be written: {name} in {folder}. Nothing was kept; merge again, "
+                "and if that happens twice look at the disk."
+            )
+    reason = reason_against(asked, (), model.parameters)
+    proof: dict[str, Any] = {"tensors_equal": len(written), "skipped": reason}
+    if reason is None:
+        prompts = fixed_prompts(model.source.model, tokenizer_of(model.source.side_dir), model.source.style)
+        ours, proof["merging"] = whole_logits(model, prompts)
+        proof["libraries"] = {"litft": "itself"}
+        proof["logits"] = compare(ours, our_logits(load_model(folder, "32-true", CPU), prompts))
+        require_agreement(proof["logits"], "litft", folder)
+    return proof

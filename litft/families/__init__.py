@@ -9,11 +9,48 @@ from litft.config.model import ModelConfig
 from litft.errors import CheckpointError, ConfigError, did_you_mean
 from litft.families.base import Family, Rule, rules_per_block
 from litft.families.falcon import FALCON
+from litft.families.fields import HfFields
+from litft.families.gemma import GEMMA
+from litft.families.gemma2 import GEMMA2
+from litft.families.gemma3 import GEMMA3
 from litft.families.llama import LLAMA
 from litft.families.mistral import MISTRAL
+from litft.families.mixtral import MIXTRAL
+from litft.families.mpt import MPT
+from litft.families.olmo import OLMO
+from litft.families.olmo2 import OLMO2
+from litft.families.opt import OPT
+from litft.families.phi import PHI
+from litft.families.phi3 import PHI3
 from litft.families.pythia import PYTHIA
+from litft.families.qwen2 import QWEN2
+from litft.families.qwen3 import QWEN3
+from litft.families.qwen3_moe import QWEN3_MOE
+from litft.families.stablelm import STABLELM
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, MISTRAL, FALCON, PYTHIA)}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        FALCON,
+        GEMMA,
+        GEMMA2,
+        GEMMA3,
+        LLAMA,
+        MISTRAL,
+        MIXTRAL,
+        MPT,
+        OLMO,
+        OLMO2,
+        OPT,
+        PHI,
+        PHI3,
+        PYTHIA,
+        QWEN2,
+        QWEN3,
+        QWEN3_MOE,
+        STABLELM,
+    )
+}
 
 
 def family_of(hf_config: Mapping[str, Any], name: str = "the model") -> Family:
@@ -46,8 +83,30 @@ def model_config_from_hf(hf_config: Mapping[str, Any], name: str) -> ModelConfig
     Raises:
         CheckpointError: an unknown family, a field that litft cannot honour, or sizes that contradict each other.
     """
+    return _read(hf_config, name)[0]
+
+
+def unknown_fields(hf_config: Mapping[str, Any], name: str) -> list[str]:
+    """Gives the fields of a config.json that litft knows nothing about, as `outer.inner` where they stand inside one.
+
+    Args:
+        hf_config: the parsed config.json.
+        name: what to call the model.
+
+    Raises:
+        CheckpointError: as `model_config_from_hf`.
+    """
+    return _read(hf_config, name)[1].ignored()
+
+
+def _read(hf_config: Mapping[str, Any], name: str) -> tuple[ModelConfig, HfFields]:
+    """Gives the architecture, and the fields with what was asked of them."""
+    family = family_of(hf_config, name)
+    fields = HfFields(family.config_out(hf_config), name)
     try:
-        return family_of(hf_config, name).config_from_hf(hf_config, name)
+        config = family.config_from_hf(fields)
+        fields.check_rest()
+        return config, fields
     except ConfigError as error:
         raise CheckpointError(f"config.json of {name} cannot be used: {error}") from error
 

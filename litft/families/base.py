@@ -1,6 +1,6 @@
 """What a model family declares: how its sizes are spelled and how its tensors are named and laid out on disk.
 
-Everything here is data; `checkpoint/convert.py` runs the rules in both directions. Knows no torch.
+Everything here is data; `checkpoint/layout.py` runs the rules in both directions. Knows no torch.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from litft.config.model import ModelConfig
+from litft.families.fields import HfFields
+from litft.families.shapes import Shape
 
-Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,14 @@ class Rename:
     ours: str
     theirs: str
 
-    def their_shapes(self, shape: Shape) -> dict[str, Shape]:
-        """Gives the Hugging Face tensors that make up our tensor of this shape."""
-        return {self.theirs: shape}
+    @property
+    def our_names(self) -> tuple[str, ...]:
+        """Our tensors that this rule makes."""
+        return (self.ours,)
+
+    def their_shapes(self, shapes: Shapes) -> dict[str, Shape]:
+        """Gives the Hugging Face tensors that our tensors of these shapes become."""
+        return {self.theirs: shapes[self.ours]}
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,49 @@ class Fuse:
     parts: tuple[str, ...]
     rows: tuple[int, ...]
 
-    def their_shapes(self, shape: Shape) -> dict[str, Shape]:
-        """Gives the Hugging Face tensors that make up our tensor of this shape."""
-        return {part: (rows, *shape[1:]) for part, rows in zip(self.parts, self.rows, strict=True)}
+    @property
+    def our_names(self) -> tuple[str, ...]:
+        """Our tensors that this rule makes."""
+        return (self.ours,)
+
+    def their_shapes(self, shapes: Shapes) -> dict[str, Shape]:
+        """Gives the Hugging Face tensors that our tensors of these shapes become."""
+        return {part: (rows, *shapes[self.ours][1:]) for part, rows in zip(self.parts, self.rows, strict=True)}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Our tensors are rows of one Hugging Face tensor, one below the other: the inverse of `Fuse`."""
+
+    parts: tuple[str, ...]
+    theirs: str
+
+    @property
+    def our_names(self) -> tuple[str, ...]:
+        """Our tensors that this rule makes."""
+        return self.parts
+
+    def their_shapes(self, shapes: Shapes) -> dict[str, Shape]:
+        """Gives the Hugging Face tensors that our tensors of these shapes become."""
+        first = shapes[self.parts[0]]
+        return {self.theirs: (sum(shapes[part][0] for part in self.parts), *first[1:])}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Our tensor holds several Hugging Face tensors of one shape, along a new first dimension."""
+
+    ours: str
+    parts: tuple[str, ...]
+
+    @property
+    def our_names(self) -> tuple[str, ...]:
+        """Our tensors that this rule makes."""
+        return (self.ours,)
+
+    def their_shapes(self, shapes: Shapes) -> dict[str, Shape]:
+        """Gives the Hugging Face tensors that our tensors of these shapes become."""
+        return dict.fromkeys(self.parts, shapes[self.ours][1:])
 
 
 @dataclass(frozen=True)
@@ -53,14 +100,19 @@ class Regroup:
     n_query_groups: int
     head_size: int
 
-    def their_shapes(self, shape: Shape) -> dict[str, Shape]:
-        """Gives the Hugging Face tensors that make up our tensor of this shape."""
-        return {self.theirs: shape}
+    @property
+    def our_names(self) -> tuple[str, ...]:
+        """Our tensors that this rule makes."""
+        return (self.ours,)
+
+    def their_shapes(self, shapes: Shapes) -> dict[str, Shape]:
+        """Gives the Hugging Face tensors that our tensors of these shapes become."""
+        return {self.theirs: shapes[self.ours]}
 
 
 @dataclass(frozen=True)
 class Drop:
-    """A tensor that some files hold and no model needs, such as a causal mask."""
+    """A tensor that some files hold and no model needs, such as a causal mask; a final `*` stands for any ending."""
 
     theirs: str
 
@@ -73,7 +125,7 @@ class Tie:
     theirs: str
 
 
-Copied = Rename | Fuse | Regroup
+Copied = Rename | Fuse | Split | Stack | Regroup
 Rule = Copied | Drop | Tie
 
 
@@ -84,14 +136,25 @@ class Family:
     Attributes:
         name: what `ModelConfig.family` says.
         model_types: the values of `model_type` in config.json that mean this family.
-        config_from_hf: gives the sizes from a config.json and the model's name.
+        config_from_hf: gives the sizes from the fields of a config.json.
         rules: gives the map of its tensors; `{i}` in a key stands for the index of the block.
+        prefixes: old beginning of a Hugging Face name -> the one that `rules` speak of, for files with another layout.
+        config_out: gives the config.json of the part of a model that litft reads and exports.
     """
 
     name: str
     model_types: tuple[str, ...]
-    config_from_hf: Callable[[Mapping[str, Any], str], ModelConfig]
+    config_from_hf: Callable[[HfFields], ModelConfig]
     rules: Callable[[ModelConfig], list[Rule]]
+    prefixes: tuple[tuple[str, str], ...] = ()
+    config_out: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+
+    def standard_name(self, theirs: str) -> str:
+        """Gives the name that the rules use for a Hugging Face tensor."""
+        for old, new in self.prefixes:
+            if theirs.startswith(old):
+                return new + theirs.removeprefix(old)
+        return theirs
 
 
 def rename_linear(ours: str, theirs: str, bias: bool) -> list[Rule]:
@@ -119,10 +182,19 @@ def regroup_qkv(ours: str, theirs: str, config: ModelConfig) -> list[Rule]:
 
 
 def head_rules(config: ModelConfig, embedding: str, head: str) -> list[Rule]:
-    """Gives the rules of the embedding and of the head, tied or not."""
-    rules: list[Rule] = [Rename("transformer.wte.weight", embedding)]
-    head_rule = Tie("transformer.wte.weight", head) if config.tie_embeddings else Rename("lm_head.weight", head)
-    return [*rules, head_rule]
+    """Gives the rules of the embedding and of the head, tied or not.
+
+    Args:
+        config: says whether the head is tied and has a bias.
+        embedding: Hugging Face's name of the embedding, without `.weight`.
+        head: Hugging Face's name of the head.
+    """
+    rules = rename_linear("transformer.wte", embedding, bias=False)
+    if config.tie_embeddings:
+        rules.append(Tie("transformer.wte.weight", f"{head}.weight"))
+    else:
+        rules += rename_linear("lm_head", head, bias=False)
+    return rules + ([Rename("lm_head.bias", f"{head}.bias")] if config.lm_head_bias else [])
 
 
 def rules_per_block(rules: Iterable[Rule], n_layer: int) -> list[Rule]:
@@ -137,7 +209,7 @@ def rules_per_block(rules: Iterable[Rule], n_layer: int) -> list[Rule]:
 
 def _is_in_block(rule: Rule) -> bool:
     """Says whether the rule stands for one tensor in every block."""
-    return "{i}" in (rule.theirs if isinstance(rule, Drop) else rule.ours)
+    return "{i}" in rule.theirs if isinstance(rule, Drop | Tie | Split) else "{i}" in rule.ours
 
 
 def _at_block(rule: Rule, index: int) -> Rule:
@@ -150,42 +222,3 @@ def _at_block(rule: Rule, index: int) -> Rule:
         elif field.name == "parts":
             changes[field.name] = tuple(part.replace("{i}", str(index)) for part in value)
     return dataclasses.replace(rule, **changes)
-
-
-def state_shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Gives the name and shape of every tensor of a litft model of these sizes."""
-    width, rows = config.n_embd, config.padded_vocab_size
-    shapes: dict[str, Shape] = {"transformer.wte.weight": (rows, width)}
-    for index in range(config.n_layer):
-        prefix = f"transformer.h.{index}"
-        shapes |= {f"{prefix}.{name}": shape for name, shape in _block_shapes(config).items()}
-    shapes |= _norm_shapes("transformer.ln_f", config)
-    if not config.tie_embeddings:
-        shapes["lm_head.weight"] = (rows, width)
-    return shapes
-
-
-def _block_shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Gives the tensors of one block, named from the block on."""
-    width, inner = config.n_embd, config.intermediate_size
-    shapes = _norm_shapes("norm_1", config)
-    shapes |= _linear_shapes("attn.qkv", sum(config.qkv_sizes), width, config.qkv_bias)
-    shapes |= _linear_shapes("attn.proj", width, config.n_head * config.head_size, config.proj_bias)
-    if not config.shared_attention_norm:
-        shapes |= _norm_shapes("norm_2", config)
-    if config.mlp == "gated":
-        shapes |= _linear_shapes("mlp.gate", inner, width, config.mlp_bias)
-    shapes |= _linear_shapes("mlp.up", inner, width, config.mlp_bias)
-    return shapes | _linear_shapes("mlp.down", width, inner, config.mlp_bias)
-
-
-def _linear_shapes(name: str, rows: int, columns: int, bias: bool) -> dict[str, Shape]:
-    """Gives the weight of a linear layer and, if it has one, its bias."""
-    shapes: dict[str, Shape] = {f"{name}.weight": (rows, columns)}
-    return {**shapes, f"{name}.bias": (rows,)} if bias else shapes
-
-
-def _norm_shapes(name: str, config: ModelConfig) -> dict[str, Shape]:
-    """Gives the weight of a norm and, for LayerNorm, its bias."""
-    shapes: dict[str, Shape] = {f"{name}.weight": (config.n_embd,)}
-    return {**shapes, f"{name}.bias": (config.n_embd,)} if config.norm == "layernorm" else shapes

@@ -10,44 +10,39 @@ from litft.families.base import Drop, Family, Rule, head_rules, regroup_qkv, ren
 from litft.families.fields import HfFields
 
 
-def config_from_hf(values: Mapping[str, Any], name: str) -> ModelConfig:
+def config_from_hf(fields: HfFields) -> ModelConfig:
     """Gives the sizes of a Falcon.
 
     Args:
-        values: the parsed config.json; absent keys take the defaults of transformers' `FalconConfig`.
-        name: what to call the model.
+        fields: of config.json; absent ones take the defaults of transformers' `FalconConfig`.
 
     Raises:
         CheckpointError: a field that litft cannot honour.
 
-    Source: `FalconConfig`, `FalconAttention` and `FalconDecoderLayer` of transformers 5; the first spellings stood in
-    the repositories' own `configuration_RW.py`.
+    Source: `FalconConfig`, `FalconAttention` and `FalconDecoderLayer` of transformers 5.
     """
-    fields = HfFields(values, name)
     n_embd = fields.integer("n_embed", "hidden_size", default=4544)
-    n_head = fields.integer("num_attention_heads", "n_head", default=71)
+    n_head = fields.integer("num_attention_heads", default=71)
     block_size = fields.integer("max_position_embeddings", default=2048)
-    vocab_size = fields.integer("vocab_size", default=65024)
     bias = fields.flag("bias", False)
     parallel, norms = _residual(fields)
+    fields.only("ff_factor", None, 4)  # says again what ffn_hidden_size says
     return ModelConfig(
-        name=name,
+        name=fields.name,
         family="falcon",
-        n_layer=fields.integer("num_hidden_layers", "n_layer", default=32),
+        n_layer=fields.integer("num_hidden_layers", default=32),
         n_head=n_head,
         n_embd=n_embd,
         n_query_groups=_query_groups(fields, n_head),
         head_size=fields.head_size(n_embd, n_head),
         intermediate_size=fields.integer("ffn_hidden_size", default=4 * n_embd),
         block_size=block_size,
-        vocab_size=vocab_size,
-        padded_vocab_size=vocab_size,
+        **fields.vocabulary(65024),
         norm="layernorm",
         norm_eps=fields.number("layer_norm_epsilon", default=1e-5),
         mlp="plain",
         activation=fields.activation("activation", "gelu"),
-        parallel_residual=parallel,
-        shared_attention_norm=parallel and norms == 1,
+        block="sequential" if not parallel else "shared_norm" if norms == 1 else "parallel",
         qkv_bias=bias,
         proj_bias=bias,
         mlp_bias=bias,
@@ -57,15 +52,15 @@ def config_from_hf(values: Mapping[str, Any], name: str) -> ModelConfig:
 
 
 def _is_new_decoder(fields: HfFields) -> bool:
-    """Says whether the blocks are those of Falcon 40B; the first 40B config said it by its model_type alone."""
-    return fields.flag("new_decoder_architecture", fields.values.get("model_type") == "RefinedWeb")
+    """Says whether the blocks are those of Falcon 40B."""
+    return fields.flag("new_decoder_architecture", False)
 
 
 def _query_groups(fields: HfFields, n_head: int) -> int:
     """Gives the key/value heads: a number of their own in the new decoder, else one for all or one for each."""
-    if _is_new_decoder(fields):
-        return fields.integer("num_kv_heads", "n_head_kv", default=n_head)
-    return 1 if fields.flag("multi_query", True) else n_head
+    own = fields.integer("num_kv_heads", default=n_head)
+    shared = 1 if fields.flag("multi_query", True) else n_head
+    return own if _is_new_decoder(fields) else shared
 
 
 def _residual(fields: HfFields) -> tuple[bool, int]:
@@ -88,7 +83,7 @@ def rules(config: ModelConfig) -> list[Rule]:
     first, second = _norm_names(config)
     norm_2 = [] if second is None else rename_linear(f"{ours}.norm_2", f"{theirs}.{second}", bias=True)
     return [
-        *head_rules(config, "transformer.word_embeddings.weight", "lm_head.weight"),
+        *head_rules(config, "transformer.word_embeddings", "lm_head"),
         *rename_linear(f"{ours}.norm_1", f"{theirs}.{first}", bias=True),
         *regroup_qkv(f"{ours}.attn.qkv", f"{theirs}.self_attention.query_key_value", config),
         *rename_linear(f"{ours}.attn.proj", f"{theirs}.self_attention.dense", config.proj_bias),
@@ -104,9 +99,31 @@ def rules(config: ModelConfig) -> list[Rule]:
 
 def _norm_names(config: ModelConfig) -> tuple[str, str | None]:
     """Gives what the norms before attention and before the MLP are called."""
-    if config.shared_attention_norm:
+    if config.block == "shared_norm":
         return "input_layernorm", None
-    return ("ln_attn", "ln_mlp") if config.parallel_residual else ("input_layernorm", "post_attention_layernorm")
+    return ("ln_attn", "ln_mlp") if config.block == "parallel" else ("input_layernorm", "post_attention_layernorm")
 
 
-FALCON = Family("falcon", ("falcon", "RefinedWeb", "RefinedWebModel"), config_from_hf, rules)
+def standard_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a config.json of the first spelling in that of transformers; others as they are.
+
+    Source: `configuration_RW.py` of the repositories; that of the 40B said by its model_type alone what its blocks are.
+    """
+    if hf_config.get("model_type") not in ("RefinedWeb", "RefinedWebModel"):
+        return dict(hf_config)
+    spellings = {"n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_head_kv": "num_kv_heads"}
+    kept = {key: value for key, value in hf_config.items() if key not in ("auto_map", *spellings)}
+    renamed = {new: hf_config[old] for old, new in spellings.items() if old in hf_config}
+    is_new = hf_config.get("new_decoder_architecture", hf_config["model_type"] == "RefinedWeb")
+    return {
+        **renamed,
+        **kept,
+        "new_decoder_architecture": is_new,
+        "architectures": ["FalconForCausalLM"],
+        "model_type": "falcon",
+    }
+
+
+FALCON = Family(
+    "falcon", ("falcon", "RefinedWeb", "RefinedWebModel"), config_from_hf, rules, config_out=standard_config
+)

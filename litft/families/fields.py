@@ -5,13 +5,15 @@ Knows no single family, no torch and no files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NoReturn
 
-from litft.config.model import RopeScaling
 from litft.errors import CheckpointError
+from litft.families.rope import RopeFields
 
-Activation = Literal["silu", "gelu", "gelu_tanh"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
 # Source: `ACT2CLS` in transformers' activations.py. The four tanh forms differ by rounding only.
 _ACTIVATIONS: dict[str, Activation] = {
@@ -23,9 +25,11 @@ _ACTIVATIONS: dict[str, Activation] = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_python_tanh": "gelu_tanh",
+    "relu": "relu",
 }
 
-# Fields of relatives of our families that change the result, and the values at which they do not.
+# Fields that change the result wherever a family gives them a meaning, and the values at which they do not.
+# A family that knows such a field asks for it; for all others it is checked here.
 _INERT: dict[str, tuple[object, ...]] = {
     "quantization_config": (None,),
     "compression_config": (None,),
@@ -33,40 +37,105 @@ _INERT: dict[str, tuple[object, ...]] = {
     "num_local_experts": (None, 0),
     "num_experts": (None, 0),
     "n_routed_experts": (None, 0),
+    "moe_intermediate_size": (None, 0),
     "clip_qkv": (None,),
     "attn_logit_softcapping": (None,),
     "final_logit_softcapping": (None,),
     "qk_layernorm": (None, False),
     "use_qk_norm": (None, False),
     "alibi": (None, False),
+    "attention_bias": (None, False),
+    "mlp_bias": (None, False),
+    "use_bidirectional_attention": (None, False, "none"),
     "no_rope_layers": (None, []),
     "logit_scale": (None, 1.0),
     "logits_scaling": (None, 1.0),
+    "lm_head_bias": (None, False),
+    "use_qkv_bias": (None, False),
+    "apply_residual_connection_post_layernorm": (None, False),
+    "rope_interleaved": (None, False),
+    "use_mrope": (None, False),
+    "full_attn_mod": (None, 1),
+    "interpolate_factor": (None, 1),
     "embedding_multiplier": (None, 1.0),
     "residual_multiplier": (None, 1.0),
     "attention_multiplier": (None, 1.0),
 }
+
+# Fields that describe files, tokens, training, sampling or how the result is to be computed, not what it is.
+_HARMLESS = re.compile(
+    r"_.*|architectures|model_type|auto_map|custom_pipelines|name_or_path|transformers_version|transformers\.js_config"
+    r"|torch_dtype|dtype|is_llama_config|tokenizer_.*|.*_token|.*_token_id|pad_vocab_size_multiple|unsloth_.*"
+    r"|.*dropout.*|.*_pdrop|layerdrop|initializer_.*|init_.*|gradient_checkpointing|router_aux_loss_coef"
+    r"|router_jitter_noise|pretraining_tp|problem_type|id2label|label2id|task_.*"
+    r"|use_cache|cache_implementation|attn_impl|attn_implementation|use_flash_attn|chunk_size_feed_forward|verbose"
+    r"|return_dict|output_.*|is_decoder|is_encoder_decoder|tie_encoder_decoder"
+    r"|max_length|max_sequence_length|do_sample|num_beams|temperature|top_[kp]|repetition_penalty"
+)
 
 
 class HfFields:
     """The fields of one config.json. A field that is absent or null takes the default it is asked with."""
 
     def __init__(self, values: Mapping[str, Any], name: str) -> None:
-        """Keeps the fields and refuses those that no family here can honour.
+        """Keeps the fields.
 
         Args:
             values: the parsed config.json.
-            name: the model's name, for messages.
-
-        Raises:
-            CheckpointError: a field has a value that would change the result and is not supported.
+            name: what to call the model.
         """
         self.values = values
         self.name = name
+        self.asked: set[str] = set()
+        self.parts: dict[str, list[HfFields | RopeFields]] = {}
+
+    def has(self, field: str) -> bool:
+        """Says whether a field is there, be it null."""
+        self.asked.add(field)
+        return field in self.values
+
+    def value(self, field: str) -> Any:
+        """Gives a field as it stands, or None."""
+        self.asked.add(field)
+        return self.values.get(field)
+
+    def check_rest(self) -> None:
+        """Refuses what the family did not ask for and what would change the result.
+
+        Raises:
+            CheckpointError: naming the field and its value.
+        """
         for field, harmless in _INERT.items():
-            self.only(field, *harmless)
-        if len(set(map(str, values.get("layer_types") or []))) > 1:
-            self.refuse("layer_types", "litft builds every block of a model alike")
+            if field not in self.asked:
+                self.only(field, *harmless)
+        if "layer_types" not in self.asked and len(set(map(str, self.value("layer_types") or []))) > 1:
+            self.refuse("layer_types", "litft builds every block of this family alike")
+
+    def ignored(self) -> list[str]:
+        """Gives the fields that nothing here knows, after the family has asked for its own; `outer.inner` in a part."""
+        known = self.asked | set(_INERT)
+        found = {field for field in self.values if field not in known and not _HARMLESS.fullmatch(field)}
+        inside = {f"{key}.{field}" for key, parts in self.parts.items() for part in parts for field in part.ignored()}
+        return sorted(found | inside)
+
+    def part(self, field: str) -> HfFields:
+        """Gives the fields of a map inside config.json; none where it is absent or null.
+
+        Raises:
+            CheckpointError: the value is no map.
+        """
+        given = self.value(field) or {}
+        if not isinstance(given, Mapping):
+            self.refuse(field, "a map of fields belongs there")
+        part = HfFields(given, self.name)
+        self.parts.setdefault(field, []).append(part)
+        return part
+
+    def rope_part(self, field: str, values: Mapping[str, Any]) -> RopeFields:
+        """Gives one set of rotary parameters of those that stand in a field."""
+        part = RopeFields(values, self, field)
+        self.parts.setdefault(field, []).append(part)
+        return part
 
     def refuse(self, field: str, why: str) -> NoReturn:
         """Raises the error that names a field and its value.
@@ -84,7 +153,7 @@ class HfFields:
         Raises:
             CheckpointError: naming the field and its value.
         """
-        if field in self.values and self.values[field] not in harmless:
+        if self.has(field) and self.values[field] not in harmless:
             self.refuse(field, "litft does not support that")
 
     def integer(self, *keys: str, default: int) -> int:
@@ -102,8 +171,9 @@ class HfFields:
         Raises:
             CheckpointError: the value is not a whole number.
         """
+        self.asked.update(keys)
         for key in keys:
-            value = self.values.get(key)
+            value = self.value(key)
             if value is not None:
                 if isinstance(value, bool) or not isinstance(value, int):
                     self.refuse(key, "a whole number belongs there")
@@ -116,13 +186,31 @@ class HfFields:
         Raises:
             CheckpointError: the value is not a number.
         """
+        self.asked.update(keys)
         for key in keys:
-            value = self.values.get(key)
+            value = self.value(key)
             if value is not None:
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     self.refuse(key, "a number belongs there")
                 return float(value)
         return default
+
+    def optional_number(self, *keys: str) -> float | None:
+        """Gives the first of these fields that is set, as a number, or None.
+
+        Raises:
+            CheckpointError: the value is not a number.
+        """
+        found = self.number(*keys, default=math.nan)
+        return None if math.isnan(found) else found
+
+    def cap(self, key: str, default: float | None) -> float | None:
+        """Gives a soft cap; an absent field takes the default, null and 0 mean none.
+
+        Raises:
+            CheckpointError: the value is not a number.
+        """
+        return (self.optional_number(key) or None) if self.has(key) else default
 
     def flag(self, key: str, default: bool) -> bool:
         """Gives a field that is true or false.
@@ -130,7 +218,7 @@ class HfFields:
         Raises:
             CheckpointError: the value is neither.
         """
-        value = self.values.get(key)
+        value = self.value(key)
         if value is None:
             return default
         if not isinstance(value, bool):
@@ -143,7 +231,7 @@ class HfFields:
         Raises:
             CheckpointError: litft does not have that activation.
         """
-        value = self.values.get(key)
+        value = self.value(key)
         if value is None:
             return default
         if not isinstance(value, str) or value not in _ACTIVATIONS:
@@ -163,8 +251,63 @@ class HfFields:
             )
         return n_embd // n_head
 
+    def vocabulary(self, default: int) -> dict[str, Any]:
+        """Gives `vocab_size` and `padded_vocab_size`; config.json knows only the rows of the embedding.
+
+        Raises:
+            CheckpointError: the value is not a whole number.
+        """
+        rows = self.integer("vocab_size", default=default)
+        return {"vocab_size": rows, "padded_vocab_size": rows}
+
+    def query_groups(self, n_head: int, default: int | None = None) -> int:
+        """Gives the key/value heads.
+
+        Two kinds of silence: an absent key is the class default, an explicit null means as many as heads.
+
+        Args:
+            n_head: the query heads.
+            default: of the class; None for as many as heads.
+
+        Raises:
+            CheckpointError: the value is not a whole number.
+        """
+        silent = n_head if default is None or self.has("num_key_value_heads") else default
+        return self.integer("num_key_value_heads", default=silent)
+
+    def windows(self, window: int | None, full: Iterable[int], n_layer: int) -> dict[str, Any]:
+        """Gives `sliding_window` and `full_attention_layers` for a `ModelConfig`.
+
+        Args:
+            window: tokens that a block with a window sees, or None.
+            full: the blocks that see all, where config.json does not list the types of its blocks.
+            n_layer: how many blocks there are.
+
+        Raises:
+            CheckpointError: `layer_types` names an unknown type, or not one for each block; a window is below 1.
+        """
+        types = self.value("layer_types")
+        if types is not None:
+            if not isinstance(types, list) or len(types) != n_layer:
+                self.refuse("layer_types", f"one for each of {n_layer} blocks belongs there")
+            for kind in types:
+                if kind not in ("full_attention", "sliding_attention"):
+                    self.refuse("layer_types", "litft knows full_attention and sliding_attention")
+            full = [layer for layer, kind in enumerate(types) if kind == "full_attention"]
+        if window is not None and window < 1:
+            self.refuse("sliding_window", "a token must see at least itself")
+        layers = tuple(full)
+        if window is None or len(layers) == n_layer:
+            return {"sliding_window": None, "full_attention_layers": ()}
+        return {"sliding_window": window, "full_attention_layers": layers}
+
     def rope(
-        self, block_size: int, base_key: str = "rope_theta", partial_key: str = "", partial_default: float = 1.0
+        self,
+        block_size: int,
+        base_key: str = "rope_theta",
+        base_default: float = 10000.0,
+        partial_key: str = "",
+        partial_default: float = 1.0,
     ) -> dict[str, Any]:
         """Gives `rope_base`, `rope_scaling` and `rotary_percentage` for a `ModelConfig`.
 
@@ -172,7 +315,7 @@ class HfFields:
 
         Args:
             block_size: the longest text in tokens, where the scaling does not name the length it starts from.
-            base_key: the family's own old name of the base.
+            base_key: the family's own old name of the base; base_default: the base where nothing is said.
             partial_key: the family's own old name of the rotated share; empty for one that rotates whole heads.
             partial_default: the share where nothing is said.
 
@@ -181,12 +324,12 @@ class HfFields:
 
         Source: `RotaryEmbeddingConfigMixin` and `GPTNeoXConfig.convert_rope_params_to_dict` of transformers 5.
         """
-        key = "rope_scaling" if self.values.get("rope_scaling") else "rope_parameters"
-        given = self.values.get(key) or {}
+        key = "rope_scaling" if self.value("rope_scaling") else "rope_parameters"
+        given = self.value(key) or {}
         if not isinstance(given, dict) or any(isinstance(value, dict) for value in given.values()):
-            self.refuse(key, "litft expects one set of rotary parameters for all blocks")
-        inner = _Parameters(given, self, key)
-        base = inner.number("rope_theta", self.number(base_key, default=10000.0))
+            self.refuse(key, "litft expects one set of rotary parameters for all blocks of this family")
+        inner = self.rope_part(key, given)
+        base = inner.number("rope_theta", self.number(base_key, default=base_default))
         outer = self.number(partial_key, default=partial_default) if partial_key else 1.0
         share = inner.number("partial_rotary_factor", outer)
         self._agrees("rope_theta", base)
@@ -199,45 +342,3 @@ class HfFields:
         """Refuses a second spelling that contradicts the first."""
         if self.number(field, default=value) != value:
             self.refuse(field, f"the other rotary fields say {value:g}")
-
-
-class _Parameters:
-    """The fields of `rope_scaling` or `rope_parameters`."""
-
-    def __init__(self, values: Mapping[str, Any], fields: HfFields, key: str) -> None:
-        self.values = values
-        self.fields = fields
-        self.key = key
-
-    def number(self, name: str, default: float | None = None) -> float:
-        """Gives a number from inside the field; without a default it must be there."""
-        value = self.values.get(name)
-        if value is None and default is not None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            self.fields.refuse(self.key, f"its {name} must be a number")
-        return float(value)
-
-    def scaling(self, block_size: int) -> RopeScaling | None:
-        """Gives how frequencies are stretched, or None."""
-        kind = self.values.get("rope_type", self.values.get("type"))
-        if kind in (None, "default"):
-            if kind is None and "factor" in self.values:
-                self.fields.refuse(self.key, "it does not say which kind of scaling the factor belongs to")
-            return None
-        if kind == "linear":
-            return RopeScaling(kind="linear", factor=self.number("factor"))
-        if kind == "llama3":
-            return RopeScaling(
-                kind="llama3",
-                factor=self.number("factor"),
-                low_freq_factor=self.number("low_freq_factor"),
-                high_freq_factor=self.number("high_freq_factor"),
-                original_block_size=self._original_block_size(block_size),
-            )
-        self.fields.refuse(self.key, f'litft knows the rope types default, linear and llama3, not "{kind}"')
-
-    def _original_block_size(self, block_size: int) -> int:
-        """Gives the length in tokens at which the stretching starts."""
-        inside = int(self.number("original_max_position_embeddings", block_size))
-        return self.fields.integer("original_max_position_embeddings", default=inside)

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from litft.config.model import ModelConfig
 from litft.families.base import Drop, Family, Rule, head_rules, regroup_qkv, rename_linear
 from litft.families.fields import HfFields
 
 
-def config_from_hf(values: Mapping[str, Any], name: str) -> ModelConfig:
+def config_from_hf(fields: HfFields) -> ModelConfig:
     """Gives the sizes of a GPT-NeoX.
 
     Args:
-        values: the parsed config.json; absent keys take the defaults of transformers' `GPTNeoXConfig`.
-        name: what to call the model.
+        fields: of config.json; absent ones take the defaults of transformers' `GPTNeoXConfig`.
 
     Raises:
         CheckpointError: a field that litft cannot honour.
 
     Source: `GPTNeoXConfig` and `GPTNeoXAttention` of transformers 5.
     """
-    fields = HfFields(values, name)
     n_embd, n_head = fields.integer("hidden_size", default=6144), fields.integer("num_attention_heads", default=64)
     block_size = fields.integer("max_position_embeddings", default=2048)
     attention_bias = fields.flag("attention_bias", True)
-    vocab_size = fields.integer("vocab_size", default=50432)
     return ModelConfig(
-        name=name,
+        name=fields.name,
         family="pythia",
         n_layer=fields.integer("num_hidden_layers", default=44),
         n_head=n_head,
@@ -37,13 +31,12 @@ def config_from_hf(values: Mapping[str, Any], name: str) -> ModelConfig:
         head_size=fields.head_size(n_embd, n_head),
         intermediate_size=fields.integer("intermediate_size", default=24576),
         block_size=block_size,
-        vocab_size=vocab_size,
-        padded_vocab_size=vocab_size,
+        **fields.vocabulary(50432),
         norm="layernorm",
         norm_eps=fields.number("layer_norm_eps", default=1e-5),
         mlp="plain",
         activation=fields.activation("hidden_act", "gelu"),
-        parallel_residual=fields.flag("use_parallel_residual", True),
+        block="parallel" if fields.flag("use_parallel_residual", True) else "sequential",
         qkv_bias=attention_bias,
         proj_bias=attention_bias,
         mlp_bias=True,
@@ -60,7 +53,7 @@ def rules(config: ModelConfig) -> list[Rule]:
     """
     ours, theirs = "transformer.h.{i}", "gpt_neox.layers.{i}"
     return [
-        *head_rules(config, "gpt_neox.embed_in.weight", "embed_out.weight"),
+        *head_rules(config, "gpt_neox.embed_in", "embed_out"),
         *rename_linear(f"{ours}.norm_1", f"{theirs}.input_layernorm", bias=True),
         *regroup_qkv(f"{ours}.attn.qkv", f"{theirs}.attention.query_key_value", config),
         *rename_linear(f"{ours}.attn.proj", f"{theirs}.attention.dense", config.proj_bias),

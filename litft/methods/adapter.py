@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litft.config.run import AdapterConfig
@@ -28,6 +27,7 @@ class AdapterAttention(CausalSelfAttention):
     def __init__(self, base: CausalSelfAttention, prompt_length: int) -> None:
         nn.Module.__init__(self)
         self.config, self.layer, self.qkv, self.proj = base.config, base.layer, base.qkv, base.proj
+        self.norm_q, self.norm_k = base.norm_q, base.norm_k
         device = next(base.parameters()).device
         self.adapter_prompt = nn.Parameter(torch.randn(prompt_length, self.config.n_embd, device=device))
         self.adapter_gate = nn.Parameter(torch.zeros(self.config.n_head, device=device))
@@ -36,9 +36,8 @@ class AdapterAttention(CausalSelfAttention):
         """Adds the gated attention to the prompt: q (B, H, T, D) -> (B, H, T, D)."""
         y = super().attend(q, k, v, mask)
         prompt = self.adapter_prompt.to(q.dtype).expand(q.shape[0], -1, -1)  # (B, P, C)
-        _, prompt_k, prompt_v = self.split_heads(self.qkv(prompt))  # (B, G, P, D), not rotated
-        grouped = q.shape[1] != prompt_k.shape[1]
-        extra = F.scaled_dot_product_attention(q, prompt_k, prompt_v, enable_gqa=grouped)
+        _, prompt_k, prompt_v = self.project(prompt)  # (B, G, P, D), not rotated
+        extra = self.kernel(q, prompt_k, prompt_v, mask=None, causal=False)
         return y + self.adapter_gate.to(q.dtype)[:, None, None] * extra
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from litft.checkpoint.disk import sha256_file
+from litft.checkpoint.disk import weights_sha256
 from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir
 from litft.config.io import load_yaml
 from litft.config.run import AdapterConfig, LoRAConfig
@@ -19,6 +19,7 @@ from litft.errors import CheckpointError, did_you_mean
 from litft.methods.adapter import Adapter, AdapterV2
 from litft.methods.base import Full, Method, trainable_state, weights_path
 from litft.methods.lora import LoRA
+from litft.methods.new_tokens import with_new_tokens
 from litft.model.gpt import GPT
 from litft.model.load import assign_weights, load_model
 
@@ -80,7 +81,9 @@ def load_method(checkpoint_dir: Path) -> tuple[Path, Method]:
         name, base_dir = saved["method"], _find_base(checkpoint_dir, saved["base"], saved["base_from_here"])
         if name not in METHODS:
             raise CheckpointError(f'{path} names the method "{name}".{did_you_mean(name, METHODS)}')
-        method = METHODS[name](saved["settings"])
+        settings = saved["settings"]
+        own = {key: value for key, value in settings.items() if key != "new_tokens"}
+        method = with_new_tokens(METHODS[name](own), settings)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is incomplete or damaged: {error}.") from error
     weights = base_dir / WEIGHTS_NAME
@@ -96,7 +99,7 @@ def check_base(checkpoint_dir: Path) -> None:
         CheckpointError: it has others.
     """
     weights = load_method(checkpoint_dir)[0] / WEIGHTS_NAME
-    if sha256_file(weights) != load_yaml(checkpoint_dir / METHOD_FILE).get("base_sha256"):
+    if weights_sha256(weights) != load_yaml(checkpoint_dir / METHOD_FILE).get("base_sha256"):
         raise CheckpointError(f"{weights} is not the base that {checkpoint_dir} was trained on: its sha256 differs.")
 
 

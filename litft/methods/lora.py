@@ -44,15 +44,19 @@ class LoRALinear(nn.Module):
         y: Tensor = self.base(x)
         a = F.linear(self.dropout(x), self.lora_A.to(x.dtype)) * self.scale  # (..., P R)
         for (start, stop), part, b in self._parts(a, self.lora_B.to(x.dtype)):
-            y[..., start:stop] += F.linear(part, b)
+            y[..., start:stop].add_(F.linear(part, b))
         return y
 
     def delta(self) -> Tensor:
         """Gives what merging adds to the base weight: (out, in) float32."""
         total = torch.zeros(self.base.weight.shape, device=self.lora_A.device)
-        for (start, stop), a, b in self._parts(self.lora_A.mT.float(), self.lora_B.float()):
-            total[start:stop] = self.scale * (b @ a.mT)
+        for (start, stop), a, b in self.parts():
+            total[start:stop] = self.scale * (b @ a)
         return total
+
+    def parts(self) -> list[tuple[tuple[int, int], Tensor, Tensor]]:
+        """Gives each slice of rows with its A (R, in) and its B (rows, R), float32; delta is scale times B A."""
+        return [(rows, a.mT, b) for rows, a, b in self._parts(self.lora_A.mT.float(), self.lora_B.float())]
 
     def _parts(self, a: Tensor, b: Tensor) -> list[tuple[tuple[int, int], Tensor, Tensor]]:
         """Pairs each slice with its columns of a (..., P R) and its rows of b."""
@@ -105,9 +109,6 @@ def target_slices(config: ModelConfig, targets: tuple[str, ...]) -> dict[str, li
     ends = [sum(config.qkv_sizes[: i + 1]) for i in range(3)]
     rows = dict(zip("qkv", zip([0, *ends[:2]], ends, strict=True), strict=True))
     qkv = [rows[part] for part in "qkv" if part in targets]
-    mlp = {"up": config.intermediate_size, "down": config.n_embd}
-    if config.mlp == "gated":
-        mlp["gate"] = config.intermediate_size
     found: dict[str, list[tuple[int, int]]] = {}
     for layer in range(config.n_layer):
         block = f"transformer.h.{layer}"
@@ -116,7 +117,16 @@ def target_slices(config: ModelConfig, targets: tuple[str, ...]) -> dict[str, li
         if "proj" in targets:
             found[f"{block}.attn.proj"] = [(0, config.n_embd)]
         if "mlp" in targets:
-            found |= {f"{block}.mlp.{part}": [(0, size)] for part, size in mlp.items()}
+            found |= {f"{block}.{path}": [(0, size)] for path, size in _mlp_rows(config).items()}
     if "head" in targets:
         found["lm_head"] = [(0, config.padded_vocab_size)]
     return found
+
+
+def _mlp_rows(config: ModelConfig) -> dict[str, int]:
+    """Gives the rows of each linear layer of a block's MLP, or of all its experts; a router is left as it is."""
+    sizes = {"up": config.intermediate_size, "down": config.n_embd}
+    if config.mlp == "gated":
+        sizes["gate"] = config.intermediate_size
+    names = [f"mlp.experts.{expert}" for expert in range(config.n_expert)] or ["mlp"]
+    return {f"{name}.{part}": size for name in names for part, size in sizes.items()}

@@ -1,6 +1,7 @@
-"""Causal self-attention with rotary positions and a key/value cache that the caller owns.
+"""Causal self-attention and a key/value cache that the caller owns.
 
-Covers MHA, GQA and MQA, partial rotation, rope scaling and sliding windows. Knows nothing of blocks or training.
+Covers MHA, GQA and MQA, rotary positions and ALiBi, sliding windows, soft caps, and norms of queries and keys. Knows
+nothing of blocks or training.
 """
 
 from __future__ import annotations
@@ -12,70 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litft.config.model import ModelConfig, RopeScaling
-
-
-class Rope:
-    """Rotary angles. Half rotation: the first half of the rotated numbers pairs with the second, in every family.
-
-    Not a module: its frequencies are never cast, saved or left on the meta device.
-
-    Source: arXiv 2104.09864; the pairing is GPT-NeoX's, which Hugging Face uses for all of these families.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        exponents = torch.arange(0, config.rotary_size, 2, dtype=torch.float32, device="cpu") / config.rotary_size
-        frequencies = 1.0 / config.rope_base**exponents  # (R/2,)
-        self.frequencies = scale_frequencies(frequencies, config.rope_scaling)
-
-    def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Gives cos and sin for these positions, computed in float32.
-
-        Args:
-            positions: (T,) int64.
-            dtype: of the activations.
-
-        Returns:
-            Two tensors (T, R), R = rotary_size, both halves equal.
-        """
-        if self.frequencies.device != positions.device:
-            self.frequencies = self.frequencies.to(positions.device)
-        half = positions.float()[:, None] * self.frequencies  # (T, R/2)
-        full = torch.cat((half, half), dim=-1)  # (T, R)
-        return full.cos().to(dtype), full.sin().to(dtype)
-
-
-def scale_frequencies(frequencies: Tensor, scaling: RopeScaling | None) -> Tensor:
-    """Stretches rotary frequencies (R/2,) beyond the length of the first training.
-
-    Source: Hugging Face `modeling_rope_utils`; the llama3 rule is from Meta's Llama 3.1 reference code.
-    """
-    if scaling is None:
-        return frequencies
-    if scaling.kind == "linear":
-        return frequencies / scaling.factor
-    wavelengths = 2 * math.pi / frequencies
-    low, high, length = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_block_size
-    share = ((length / wavelengths - low) / (high - low)).clamp(0, 1)  # 0: long waves, 1: short waves
-    return (1 - share) * frequencies / scaling.factor + share * frequencies
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates the first R numbers of each head; the rest pass.
-
-    Args:
-        x: (B, H, T, D).
-        cos, sin: (T, R).
-
-    Returns:
-        (B, H, T, D).
-    """
-    size = cos.shape[-1]
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)  # under autocast q and k are narrower than the embedding
-    rotated, passed = x[..., :size], x[..., size:]
-    first, second = rotated.chunk(2, dim=-1)
-    turned = rotated * cos + torch.cat((-second, first), dim=-1) * sin
-    return torch.cat((turned, passed), dim=-1) if size < x.shape[-1] else turned
+from litft.config.model import ModelConfig
+from litft.model.layers import build_qk_norm
+from litft.model.rope import rotate
 
 
 class KVCache:
@@ -83,6 +23,7 @@ class KVCache:
 
     def __init__(self, config: ModelConfig, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> None:
         shape = (config.n_layer, batch, config.n_query_groups, length, config.head_size)
+        self.length = length  # tokens there is room for
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.filled = 0  # tokens whose keys and values stand here
@@ -97,11 +38,12 @@ class KVCache:
 
 @dataclass(frozen=True)
 class AttentionContext:
-    """What every block of one forward shares.
+    """What the blocks of one forward share.
 
     Attributes:
-        cos, sin: (T, R) rotary angles of these positions.
-        mask: (T, past + T) bool, True where a query sees a key; None when plain causality, or one query, needs none.
+        cos, sin: (T, R) rotary angles of these positions; R is 0 where nothing is rotated.
+        mask: (T, past + T) bool, True where a query sees a key, or (H, T, past + T) to be added to the scores; None
+            when plain causality, or one query, needs none.
         cache: where keys and values are kept, if anywhere.
     """
 
@@ -123,8 +65,73 @@ def attention_mask(length: int, past: int, window: int | None, device: torch.dev
     sees_all = window is None or total <= window
     if sees_all and (past == 0 or length == 1):
         return None
-    distance = torch.arange(past, total, device=device)[:, None] - torch.arange(total, device=device)
+    distance = _distances(length, past, device)
     return (distance >= 0) & (distance < (window or total))
+
+
+def alibi_mask(length: int, past: int, slopes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Gives what ALiBi adds to the scores: minus the distance times the head's slope, minus infinity for the future.
+
+    Args:
+        length, past: new and cached tokens.
+        slopes: (H,).
+        dtype: of the queries.
+
+    Returns:
+        (H, length, past + length).
+
+    Source: arXiv 2108.12409.
+    """
+    distance = _distances(length, past, slopes.device)
+    bias = -slopes[:, None, None] * distance
+    return bias.masked_fill(distance < 0, -math.inf).to(dtype)
+
+
+def alibi_slopes(n_head: int, bias_max: float) -> Tensor:
+    """Gives the slopes (H,): 2^(-bias_max i / n) for i = 1..n, n the next power of two; of more than H, the odd first.
+
+    Source: `build_mpt_alibi_tensor` of Hugging Face.
+    """
+    count = 2 ** math.ceil(math.log2(n_head))
+    slopes = 2.0 ** (-bias_max / count * torch.arange(1, count + 1, dtype=torch.float32, device="cpu"))
+    return slopes if count == n_head else torch.cat((slopes[1::2], slopes[::2]))[:n_head]
+
+
+def _distances(length: int, past: int, device: torch.device) -> Tensor:
+    """Gives how far back each key lies from each query: (length, past + length)."""
+    total = past + length
+    return torch.arange(past, total, device=device)[:, None] - torch.arange(total, device=device)
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None) -> Tensor:
+    """Softmax attention by torch's kernels: q (B, H, T, D), k and v (B, G, S, D) -> (B, H, T, D)."""
+    if mask is not None:
+        # Under a mask CUDA's grouped attention falls back to a kernel that holds all T x S scores.
+        # Source: `sdpa_attention.py` of transformers.
+        k, v = repeat_groups(k, q), repeat_groups(v, q)
+        mask = mask.to(q.dtype) if mask.is_floating_point() else mask  # q is narrower under autocast
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )
+
+
+def softcapped_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None, cap: float
+) -> Tensor:
+    """The same with scores of cap * tanh(score / cap), which torch's kernels do not have. Source: arXiv 2408.00118."""
+    k, v = repeat_groups(k, q), repeat_groups(v, q)
+    scores = q @ k.mT * (scale or q.shape[-1] ** -0.5)  # (B, H, T, S)
+    scores = cap * torch.tanh(scores / cap)
+    if causal:
+        mask = _distances(q.shape[2], k.shape[2] - q.shape[2], q.device) >= 0
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return scores.float().softmax(-1).to(q.dtype) @ v
+
+
+def repeat_groups(x: Tensor, q: Tensor) -> Tensor:
+    """Repeats keys or values (B, G, S, D) for each query head of their group: (B, H, S, D)."""
+    return x.repeat_interleave(q.shape[1] // x.shape[1], dim=1)
 
 
 class CausalSelfAttention(nn.Module):
@@ -135,10 +142,12 @@ class CausalSelfAttention(nn.Module):
         self.config, self.layer = config, layer
         self.qkv = nn.Linear(config.n_embd, sum(config.qkv_sizes), bias=config.qkv_bias)
         self.proj = nn.Linear(config.n_head * config.head_size, config.n_embd, bias=config.proj_bias)
+        self.norm_q = build_qk_norm(config, config.n_head)
+        self.norm_k = build_qk_norm(config, config.n_query_groups)
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        q, k, v = self.split_heads(self.qkv(x))
+        q, k, v = self.project(x)
         q, k = rotate(q, context.cos, context.sin), rotate(k, context.cos, context.sin)
         if context.cache is not None:
             k, v = context.cache.extend(self.layer, k, v)
@@ -146,19 +155,22 @@ class CausalSelfAttention(nn.Module):
         out: Tensor = self.proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
         return out
 
-    def split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, (H + 2G) D) -> q (B, H, T, D), k and v (B, G, T, D)."""
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, C) -> q (B, H, T, D), k and v (B, G, T, D), not rotated yet."""
+        qkv = self.qkv(x)  # (B, T, (H + 2G) D)
+        if self.config.qkv_clip is not None:
+            qkv = qkv.clamp(-self.config.qkv_clip, self.config.qkv_clip)
         parts = torch.split(qkv, list(self.config.qkv_sizes), dim=-1)
         q, k, v = (part.view(*part.shape[:2], -1, self.config.head_size).transpose(1, 2) for part in parts)
-        return q, k, v
+        return self.norm_q(q), self.norm_k(k), v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Softmax attention: q (B, H, T, D), k and v (B, G, S, D) -> (B, H, T, D)."""
-        if mask is not None:
-            # Under a mask CUDA's grouped attention falls back to a kernel that holds all T x S scores.
-            # Source: `sdpa_attention.py` of transformers.
-            repeats = q.shape[1] // k.shape[1]
-            k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, enable_gqa=q.shape[1] != k.shape[1]
-        )
+        return self.kernel(q, k, v, mask, causal=mask is None and q.shape[2] > 1)
+
+    def kernel(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        """The attention of this model's kind, with its scale and soft cap."""
+        scale, cap = self.config.attention_scale, self.config.attention_softcap
+        if cap is None:
+            return fused_attention(q, k, v, mask, causal, scale)
+        return softcapped_attention(q, k, v, mask, causal, scale, cap)

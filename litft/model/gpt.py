@@ -3,7 +3,7 @@
 Tensor letters, here and in attention.py: B batch, T new tokens, S all tokens so far, C n_embd, H query heads,
 G query groups (key/value heads), D head_size, R rotary_size, V padded_vocab_size.
 
-Variants are chosen when a block is built, from tables; forward has none. Names of modules are Lit-GPT's.
+Variants are chosen when a block is built, from tables. Names of modules are Lit-GPT's.
 Source: nanoGPT and Lit-GPT for the shape of the code; `families` for what each family chooses.
 """
 
@@ -15,54 +15,89 @@ import torch
 from torch import Tensor, nn
 
 from litft.config.model import ModelConfig
-from litft.model.attention import AttentionContext, CausalSelfAttention, KVCache, Rope, attention_mask
-from litft.model.layers import MLPS, build_norm
+from litft.model.attention import (
+    AttentionContext,
+    CausalSelfAttention,
+    KVCache,
+    alibi_mask,
+    alibi_slopes,
+    attention_mask,
+)
+from litft.model.layers import build_mlp, build_norm
+from litft.model.rope import build_rope
 
 
-class SequentialBlock(nn.Module):
-    """x = x + attn(norm_1 x); x = x + mlp(norm_2 x)."""
+class Block(nn.Module):
+    """Attention and MLP of one layer, with the norms that its kind has; `forward` wires them."""
+
+    norm_1: nn.Module
+    norm_2: nn.Module
+    norm_attn_out: nn.Module
+    norm_mlp_out: nn.Module
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.norm_1 = build_norm(config)
         self.attn = CausalSelfAttention(config, layer)
-        self.norm_2 = build_norm(config)
-        self.mlp = MLPS[config.mlp](config)
+        self.mlp = build_mlp(config)
+        for name in config.block_norms:
+            setattr(self, name, build_norm(config))
+
+
+class SequentialBlock(Block):
+    """Llama's."""
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.attn(self.norm_1(x), context)
-        return cast(Tensor, x + self.mlp(self.norm_2(x)))
+        x = x + self.mlp(self.norm_2(x))
+        return x
 
 
-class ParallelBlock(SequentialBlock):
-    """x + attn(norm_1 x) + mlp(norm_2 x), as in GPT-NeoX and Falcon 40b."""
+class ParallelBlock(Block):
+    """GPT-NeoX's and Falcon 40b's."""
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        return cast(Tensor, x + self.attn(self.norm_1(x), context) + self.mlp(self.norm_2(x)))
+        x = x + self.attn(self.norm_1(x), context) + self.mlp(self.norm_2(x))
+        return x
 
 
-class SharedNormBlock(nn.Module):
-    """n = norm_1 x; x + attn(n) + mlp(n), as in Falcon 7b."""
-
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.norm_1 = build_norm(config)
-        self.attn = CausalSelfAttention(config, layer)
-        self.mlp = MLPS[config.mlp](config)
+class SharedNormBlock(Block):
+    """Falcon 7b's and Phi's."""
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         normed = self.norm_1(x)
-        return cast(Tensor, x + self.attn(normed, context) + self.mlp(normed))
+        x = x + self.attn(normed, context) + self.mlp(normed)
+        return x
 
 
-# (parallel_residual, shared_attention_norm) -> block
-BLOCKS: dict[tuple[bool, bool], type[nn.Module]] = {
-    (False, False): SequentialBlock,
-    (True, False): ParallelBlock,
-    (True, True): SharedNormBlock,
+class SandwichBlock(Block):
+    """Gemma 2's."""
+
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.norm_attn_out(self.attn(self.norm_1(x), context))
+        x = x + self.norm_mlp_out(self.mlp(self.norm_2(x)))
+        return x
+
+
+class PostNormBlock(Block):
+    """OLMo 2's."""
+
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.norm_attn_out(self.attn(x, context))
+        x = x + self.norm_mlp_out(self.mlp(x))
+        return x
+
+
+BLOCKS: dict[str, type[Block]] = {
+    "sequential": SequentialBlock,
+    "parallel": ParallelBlock,
+    "shared_norm": SharedNormBlock,
+    "sandwich": SandwichBlock,
+    "post_norm": PostNormBlock,
 }
 
 
@@ -72,17 +107,18 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        block = BLOCKS[config.parallel_residual, config.shared_attention_norm]
-        self.transformer = nn.ModuleDict(
-            {
-                "wte": nn.Embedding(config.padded_vocab_size, config.n_embd),
-                "h": nn.ModuleList(block(config, layer) for layer in range(config.n_layer)),
-                "ln_f": build_norm(config),
-            }
-        )
-        self.lm_head = nn.Linear(config.n_embd, config.padded_vocab_size, bias=False)
+        block = BLOCKS[config.block]
+        parts: dict[str, nn.Module] = {"wte": nn.Embedding(config.padded_vocab_size, config.n_embd)}
+        if config.positions == "learned":
+            parts["wpe"] = nn.Embedding(config.block_size + config.position_offset, config.n_embd)
+        parts["h"] = nn.ModuleList(block(config, layer) for layer in range(config.n_layer))
+        parts["ln_f"] = build_norm(config)
+        self.transformer = nn.ModuleDict(parts)
+        self.lm_head = nn.Linear(config.n_embd, config.padded_vocab_size, bias=config.lm_head_bias)
         self.tie_weights()
-        self.rope = Rope(config)
+        self.windows = [config.window_of(layer) for layer in range(config.n_layer)]
+        self.ropes = {window: build_rope(config, window is not None) for window in self.windows}
+        self.slopes = alibi_slopes(config.n_head, config.alibi_bias_max)
 
     def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Gives the final hidden states; `head` turns those that are wanted into logits.
@@ -94,20 +130,44 @@ class GPT(nn.Module):
         Returns:
             (B, T, C) in the dtype of the weights.
         """
-        x: Tensor = self.transformer["wte"](input_ids)
         past, length = (cache.filled if cache else 0), input_ids.shape[1]
-        cos, sin = self.rope.angles(torch.arange(past, past + length, device=x.device), x.dtype)
-        mask = attention_mask(length, past, self.config.sliding_window, x.device)
-        context = AttentionContext(cos, sin, mask, cache)
-        for block in cast(nn.ModuleList, self.transformer["h"]):
-            x = block(x, context)
+        positions = torch.arange(past, past + length, device=input_ids.device)
+        x = self.embed(input_ids, positions)
+        contexts = {window: self.context(window, positions, past, x.dtype, cache) for window in self.ropes}
+        for block, window in zip(cast(nn.ModuleList, self.transformer["h"]), self.windows, strict=True):
+            x = block(x, contexts[window])
         if cache is not None:
             cache.filled += length
         return cast(Tensor, self.transformer["ln_f"](x))
 
+    def embed(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """(B, T) and (T,) -> (B, T, C)."""
+        x: Tensor = self.transformer["wte"](input_ids)
+        if self.config.embedding_scale is not None:
+            # The factor is rounded to the dtype of the weights. Source: `GemmaTextScaledWordEmbedding`.
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype, device="cpu").item()
+        if self.config.positions == "learned":
+            x = x + self.transformer["wpe"](positions + self.config.position_offset)
+        return x
+
+    def context(
+        self, window: int | None, positions: Tensor, past: int, dtype: torch.dtype, cache: KVCache | None
+    ) -> AttentionContext:
+        """Gives what the blocks of this window share."""
+        length = len(positions)
+        if self.config.positions == "alibi":
+            mask: Tensor | None = alibi_mask(length, past, self.slopes.to(positions.device), dtype)
+        else:
+            mask = attention_mask(length, past, window, positions.device)
+        # A text's rotation must not change while it grows, so it is chosen by what the cache has room for.
+        cos, sin = self.ropes[window].angles(positions, cache.length if cache else length, dtype)
+        return AttentionContext(cos, sin, mask, cache)
+
     def head(self, hidden: Tensor) -> Tensor:
         """(..., C) -> logits (..., V)."""
-        return cast(Tensor, self.lm_head(hidden))
+        logits: Tensor = self.lm_head(hidden)
+        cap = self.config.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def tie_weights(self) -> None:
         """Makes the head share the embedding's parameter where the config says so; assigning weights undoes it."""
@@ -127,8 +187,11 @@ class GPT(nn.Module):
         small = (2 / (5 * self.config.n_embd)) ** 0.5
         residual = 2 / self.config.n_layer / self.config.n_embd**0.5
         for name, parameter in self.named_parameters():
-            if parameter.ndim == 1:
-                nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
-            else:
-                std = residual if name.endswith(("attn.proj.weight", "mlp.down.weight")) else small
+            module = self.get_submodule(name.rpartition(".")[0])
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif isinstance(module, nn.Linear | nn.Embedding):
+                std = residual if name.endswith(("attn.proj.weight", ".down.weight")) else small
                 nn.init.normal_(parameter, 0.0, std, generator=generator)
+            else:
+                nn.init.constant_(parameter, getattr(module, "initial", 1.0))

@@ -35,6 +35,9 @@ class Backend(Protocol):
     def id_of(self, token: str) -> int | None:
         """Gives the id of one token's text; None when it has none."""
 
+    def text_of(self, number: int) -> str:
+        """Gives the text of one token as its file writes it, such as `</s>`."""
+
     def encode_literal(self, texts: Sequence[str]) -> list[list[int]]:
         """Encodes texts in which `</s>` and the like are ordinary characters."""
 
@@ -63,6 +66,7 @@ class JsonBackend:
         self.vocab_size = self._literal.get_vocab_size()
         added = self._literal.get_added_tokens_decoder()
         self.special_ids = frozenset(number for number, token in added.items() if token.special)
+        self._added = {number: token.content for number, token in added.items()}
         self.prefix = list(self._literal.encode("").ids)
 
     def _open(self) -> tokenizers.Tokenizer:
@@ -84,6 +88,13 @@ class JsonBackend:
         """See `Backend`."""
         found: int | None = self._literal.token_to_id(token)
         return found
+
+    def text_of(self, number: int) -> str:
+        """See `Backend`."""
+        # Of an added token that is normalised the library's own `id_to_token` gives the normalised text.
+        text: str | None = self._added.get(number) or self._literal.id_to_token(number)
+        assert text is not None
+        return text
 
     def encode_literal(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Backend`."""
@@ -137,6 +148,13 @@ class PieceBackend:
             return self._added[token]
         number = self._pieces.piece_to_id(token)
         return number if self._pieces.id_to_piece(number) == token else None
+
+    def text_of(self, number: int) -> str:
+        """See `Backend`."""
+        if number >= self._size:
+            return next(text for text, added in self._added.items() if added == number)
+        text: str = self._pieces.id_to_piece(number)
+        return text
 
     def encode_literal(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Backend`."""

@@ -58,9 +58,9 @@ def load_settings(directory: Path) -> TokenizerSettings:
     Raises:
         TokenizerError: a file is not JSON.
     """
-    config = _load_json(directory / "tokenizer_config.json")
-    special = _load_json(directory / "special_tokens_map.json")
-    ids = [_load_json(directory / name) for name in ("generation_config.json", "config.json")]
+    config = load_json(directory / "tokenizer_config.json")
+    special = load_json(directory / "special_tokens_map.json")
+    ids = [load_json(directory / name) for name in ("generation_config.json", "config.json")]
     kind = config.get("tokenizer_class")
     kind = kind.removesuffix("Fast") if isinstance(kind, str) else None
     named = {**special, **{key: value for key, value in config.items() if value is not None}}
@@ -76,12 +76,16 @@ def load_settings(directory: Path) -> TokenizerSettings:
         wants_slow=config.get("use_fast") is False,
         bos_ids=tuple(found for values in ids for found in _ids(values.get("bos_token_id"))),
         eos_ids=tuple(found for values in ids for found in _ids(values.get("eos_token_id"))),
-        added=_added(config, _load_json(directory / "added_tokens.json")),
+        added=_added(config, load_json(directory / "added_tokens.json")),
     )
 
 
-def _load_json(path: Path) -> dict[str, Any]:
-    """Reads one object; nothing when the file is absent. Commas before a closing bracket are forgiven."""
+def load_json(path: Path) -> dict[str, Any]:
+    """Reads one object; nothing when the file is absent. Commas before a closing bracket are forgiven.
+
+    Raises:
+        TokenizerError: the file is not JSON, or holds no object.
+    """
     if not path.is_file():
         return {}
     text = path.read_text(encoding="utf-8-sig", errors="replace")

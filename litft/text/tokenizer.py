@@ -115,6 +115,14 @@ class Tokenizer:
             )
         return self.eos_id
 
+    def id_of(self, token: str) -> int | None:
+        """Gives the id of one token by its text as the file writes it; None when there is none."""
+        return self._backend.id_of(token)
+
+    def token_text(self, number: int) -> str:
+        """Gives one token as its file writes it, such as `</s>`; `encode` reads it back where it is a special one."""
+        return self._backend.text_of(number)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Gives the text of ids; BOS, EOS, other special tokens and ids beyond the vocabulary give nothing.
 

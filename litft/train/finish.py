@@ -31,8 +31,8 @@ def finish(run: Run, progress: Progress) -> dict[str, Any]:
     inputs = run.inputs
     final, temporary = inputs.out_dir / "final", inputs.out_dir / ".final.partial"
     shutil.rmtree(temporary, ignore_errors=True)
-    copy_side_files(inputs.checkpoint_dir, temporary)
-    save_model_config(temporary, inputs.model_config)
+    copy_side_files(inputs.tokenizer_dir, temporary)
+    save_model_config(temporary, run.gpt.config)
     save_prompt_style(temporary, trained_style(inputs))
     state = trainable_state(run.gpt, run.method)
     require_space(temporary, sum(tensor.nbytes for tensor in state.values()))

@@ -20,6 +20,7 @@ from litft.errors import TrainingError
 from litft.methods.base import Method
 from litft.model.gpt import GPT
 from litft.train.evaluate import sample_answers, validate
+from litft.train.export import export_if_due
 from litft.train.loggers import CSVLogger, Metrics
 from litft.train.loss import TokenLoss, sum_target_loss
 from litft.train.optim import set_learning_rate
@@ -94,7 +95,7 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
 
 
 def follow_step(run: Run, progress: Progress, seconds: float, token_loss: TokenLoss, logger: CSVLogger) -> bool:
-    """Validates and saves where the plan or the clock says so.
+    """Validates, saves and exports where the plan or the clock says so.
 
     Args:
         run, token_loss: as in `fit`.
@@ -115,6 +116,7 @@ def follow_step(run: Run, progress: Progress, seconds: float, token_loss: TokenL
         validate_and_log(run, progress, token_loss, logger)
     if saves:
         save_step(run, progress)
+    export_if_due(run, progress, seconds)
     return out_of_time
 
 
@@ -135,9 +137,7 @@ def train_step(run: Run, rows: list[int], rate: float, token_loss: TokenLoss) ->
     """
     micro_batches = list(iter_micro_batches(run.inputs.train, rows, run.plan.micro_batch_size))
     count = sum(batch.target_tokens for batch in micro_batches)
-    sums = []
-    for batch in micro_batches:
-        sums.append(backward(run, batch.to(run.fabric.device), count, token_loss))
+    sums = [backward(run, batch.to(run.fabric.device), count, token_loss) for batch in micro_batches]
     losses = torch.stack(sums)
     clip_norm = run.inputs.config.optim.clip_norm or math.inf
     norm = run.fabric.clip_gradients(run.model, run.optimizer, max_norm=clip_norm, error_if_nonfinite=False)

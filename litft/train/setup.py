@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from litft.checkpoint.convert import read_model_config
-from litft.checkpoint.disk import read_json, require_free, sha256_file
+from litft.checkpoint.disk import read_json, require_free, sha256_file, weights_sha256
 from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir
 from litft.config.io import load_yaml
 from litft.config.model import ModelConfig
@@ -19,10 +19,13 @@ from litft.config.plan import TrainPlan
 from litft.config.run import RunConfig
 from litft.data.batches import rows_within
 from litft.data.store import TEST_FILE, TRAIN_FILE, PreparedData, check_data_fits, find_data_dir
+from litft.data.vocabulary import tokenizer_dir
 from litft.errors import ConfigError, DataError
 from litft.methods.base import Method, freeze
+from litft.methods.new_tokens import with_new_tokens
 from litft.model.load import build_empty, check_weights
 from litft.text.tokenizer import Tokenizer
+from litft.train.export import require_exportable
 from litft.train.state import Inputs, Report, find_resume, write_yaml
 
 FEW_ROWS = 10
@@ -34,7 +37,7 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
 
     Args:
         config: the run's.
-        method: tried on a model without memory, so that its mistakes show now.
+        method: what the recipe chose; tried on a model without memory, so that its mistakes show now.
         report: told what was left out.
         needs_weights: False for a run from random weights, which needs only config and tokenizer.
 
@@ -48,29 +51,29 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     out_dir = _choose_out_dir(config, method, data_dir)
     advice = "go on with --resume auto, start afresh with --overwrite true, or name another --out_dir"
     require_free(out_dir, config.overwrite or bool(config.resume), RUN_FILE, advice, (checkpoint_dir, data_dir))
-    tokenizer = Tokenizer(checkpoint_dir)
+    tokens_from = tokenizer_dir(data_dir, checkpoint_dir)
+    tokenizer = Tokenizer(tokens_from)
     _require_held_out(data_dir)
     train, test = (PreparedData.load(data_dir / name) for name in (TRAIN_FILE, TEST_FILE))
+    method = with_new_tokens(method, train.meta)
     model_config = read_model_config(checkpoint_dir)
     limit = _length_limit(config, model_config, report)
     train_rows, test_rows = rows_within(train, limit), rows_within(test, limit)
     for data, rows in ((train, train_rows), (test, test_rows)):
         check_data_fits(data, tokenizer, checkpoint_dir)
         _check_rows(data, len(rows), limit, report)
-        _check_ids(data, model_config)
-    trial = build_empty(model_config)
-    if needs_weights:
-        check_weights(trial, checkpoint_dir / WEIGHTS_NAME)
-    parameters = sum(parameter.numel() for parameter in trial.parameters())
-    method.apply(trial)
-    freeze(trial, method)
+        _check_ids(data, model_config, tokenizer)
+    weights = checkpoint_dir / WEIGHTS_NAME if needs_weights else None
+    parameters, trainable = _try_method(method, model_config, weights)
     resume_from = _open_resume(config, out_dir, report)
-    read = {TRAIN_FILE: data_dir / TRAIN_FILE, TEST_FILE: data_dir / TEST_FILE}
-    if needs_weights:
-        read["base"] = checkpoint_dir / WEIGHTS_NAME
-    return Inputs(
+    hashes = {name: sha256_file(data_dir / name) for name in (TRAIN_FILE, TEST_FILE)}
+    if weights:
+        hashes["base"] = weights_sha256(weights)
+    inputs = Inputs(
         config=config,
         checkpoint_dir=checkpoint_dir,
+        method=method,
+        tokenizer_dir=tokens_from,
         data_dir=data_dir,
         model_config=model_config,
         out_dir=out_dir,
@@ -79,12 +82,29 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
         test=test,
         train_rows=train_rows,
         test_rows=test_rows,
-        hashes={name: sha256_file(path) for name, path in read.items()},
+        hashes=hashes,
         parameters=parameters,
-        trainable_parameters=sum(p.numel() for p in trial.parameters() if p.requires_grad),
+        trainable_parameters=trainable,
         resume_from=resume_from,
         report=report,
     )
+    require_exportable(inputs)
+    return inputs
+
+
+def _try_method(method: Method, model_config: ModelConfig, weights: Path | None) -> tuple[int, int]:
+    """Applies the method to a model without memory, after a look at the header of its weights.
+
+    Returns:
+        Parameters of the base, and parameters that are trained.
+    """
+    trial = build_empty(model_config)
+    if weights:
+        check_weights(trial, weights)
+    parameters = sum(parameter.numel() for parameter in trial.parameters())
+    method.apply(trial)
+    freeze(trial, method)
+    return parameters, sum(parameter.numel() for parameter in trial.parameters() if parameter.requires_grad)
 
 
 def start_out_dir(inputs: Inputs) -> None:
@@ -144,7 +164,7 @@ def check_same_run(config: RunConfig, path: Path) -> None:
         ConfigError: naming the first setting that differs.
     """
     # Where, how and how long a run is taken up; not what it computes.
-    passing = {"resume", "overwrite", "out_dir", "train.max_time"}
+    passing = {"resume", "overwrite", "out_dir", "train.max_time", "train.export_interval"}
     before, now = dict(_leaves(load_yaml(path))), dict(_leaves(config_to_dict(config)))
     for name, value in now.items():
         if name not in passing and before.get(name) != value:
@@ -177,6 +197,8 @@ def describe(inputs: Inputs, plan: TrainPlan) -> str:
         ("validate", f"every {plan.eval_every} steps and before each checkpoint, every {plan.save_every}"),
         ("out", f"{inputs.out_dir}"),
     ]
+    if plan.export_every is not None:
+        rows.append(("export", f"to hf-step-... every {plan.export_every}, {inputs.out_dir} keeps them all"))
     if config.precision != "32-true" and not torch.cuda.is_available():
         rows.append(("note", "bfloat16 is slow on most CPUs; --precision 32-true is often faster there"))
     if len(inputs.test_rows) < FEW_ROWS:
@@ -217,14 +239,15 @@ def _check_rows(data: PreparedData, count: int, limit: int, report: Report) -> N
         report(f"{len(data) - count:,} of {len(data):,} rows of {data.path} are over {limit} tokens and left out.")
 
 
-def _check_ids(data: PreparedData, model: ModelConfig) -> None:
+def _check_ids(data: PreparedData, model: ModelConfig, tokenizer: Tokenizer) -> None:
     """Refuses token ids for which the model has no embedding.
 
     Raises:
         DataError: naming the largest id and the rows of the embedding.
     """
     largest = int(data.input_ids.max())
-    if largest >= model.padded_vocab_size:
+    rows = max(model.padded_vocab_size, tokenizer.vocab_size if data.meta.get("new_tokens") else 0)
+    if largest >= rows:
         raise DataError(
             f"{data.path} holds the token id {largest}, but {model.name} has {model.padded_vocab_size} embeddings; "
             "prepare the data with this model."

@@ -61,7 +61,9 @@ class Inputs:
 
     Attributes:
         checkpoint_dir, model_config: the base.
+        method: how it is trained, with the new tokens of the data if it has any.
         data_dir: where train and test came from.
+        tokenizer_dir: where the tokenizer and the descriptions of the result come from.
         out_dir: the run's own folder, ready to be written.
         train, test: prepared rows; train_rows and test_rows say which of them fit the length.
         hashes: sha256 of what is read: `base` (its weights, if any are), `train.pt`, `test.pt`.
@@ -71,7 +73,9 @@ class Inputs:
 
     config: RunConfig
     checkpoint_dir: Path
+    method: Method
     data_dir: Path
+    tokenizer_dir: Path
     model_config: ModelConfig
     out_dir: Path
     tokenizer: Tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from litft.cli import main
 FINETUNE = ["--checkpoint_dir", "acme/tiny", "--data_dir", "data/csv"]
 SHORT = ["--micro_batch_size", "8", "--eval.max_new_tokens", "2", "--precision", "32-true"]
 STEPS = ["--max_steps", "2", "--save_interval", "1", "--global_batch_size", "8"]
+
+Refused = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,33 @@ def project(_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(_project, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """Gives what is below a folder, with size and time of every file; the digests kept beside weights aside."""
+    found = [(path, path.stat()) for path in folder.rglob("*") if path.name != "lit_model.safetensors.sha256"]
+    return {str(path): (0, 0) if path.is_dir() else (stat.st_size, stat.st_mtime_ns) for path, stat in found}
+
+
+@pytest.fixture
+def refused(project: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a command that must be refused, and gives its sentence."""
+
+    def run(words: list[str], *contents: str) -> str:
+        before = tree(project)
+        code = main(words)
+        shown = capsys.readouterr()
+        assert code == 2, shown.err
+        assert_one_sentence(shown.out, shown.err, *contents)
+        assert tree(project) == before, "something was written"
+        return shown.err
+
+    return run
+
+
+def assert_one_sentence(out: str, err: str, *contents: str) -> None:
+    assert out == ""
+    assert err.startswith("litft: ") and err.count("\n") == 1 and err.rstrip("\n").endswith((".", "?")), err
+    assert "Traceback" not in err and "Error:" not in err, err
+    for content in contents:
+        assert content in err, err

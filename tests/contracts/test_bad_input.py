@@ -9,12 +9,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import FINETUNE
+from conftest import FINETUNE, Refused, assert_one_sentence, tree
 from safetensors.torch import load_file, save_file
 from tiny_hf import csv_lines, write_csv
 from tiny_text import byte_tokenizer
@@ -30,37 +29,6 @@ LIMA = ["prepare", "lima", "--checkpoint_dir", "acme/tiny", "--data_file", "rows
 GENERATE = ["generate", "--checkpoint_dir", "acme/tiny"]
 MERGE = ["merge", "--checkpoint_dir", "out/lora/csv/final"]
 ROOT = Path(__file__).parents[2]
-
-Refused = Callable[..., str]
-
-
-def tree(folder: Path) -> dict[str, tuple[int, int]]:
-    """Gives size and time of everything below a folder."""
-    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
-
-
-@pytest.fixture
-def refused(project: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs a command that must be refused, and gives its sentence."""
-
-    def run(words: list[str], *contents: str) -> str:
-        before = tree(project)
-        code = main(words)
-        shown = capsys.readouterr()
-        assert code == 2, shown.err
-        assert_one_sentence(shown.out, shown.err, *contents)
-        assert tree(project) == before, "something was written"
-        return shown.err
-
-    return run
-
-
-def assert_one_sentence(out: str, err: str, *contents: str) -> None:
-    assert out == ""
-    assert err.startswith("litft: ") and err.count("\n") == 1 and err.rstrip("\n").endswith((".", "?")), err
-    assert "Traceback" not in err and "Error:" not in err, err
-    for content in contents:
-        assert content in err, err
 
 
 def edit_json(path: Path, **changes: object) -> None:
@@ -450,8 +418,8 @@ def test_an_export_to_a_place_that_is_taken(refused: Refused) -> None:
     words = ["convert", "to_hf", "--checkpoint_dir", "acme/tiny", "--out_dir"]
     refused([*words, "rows.csv"], "rows.csv", "a file")
     refused([*words, "data"], "data", "not empty")
-    refused([*words, "checkpoints/acme/tiny", "--overwrite", "true"], "the checkpoint itself")
-    refused([*words, "rows.csv/new/hf"], "rows.csv", "Not a directory")
+    refused([*words, "checkpoints/acme/tiny", "--overwrite", "true"], "which this command reads")
+    refused([*words, "rows.csv/new/hf"], "rows.csv is a file; name a folder")
     refused([*CSV[:4], "--data_file", "rows.csv", "--destination_path", "rows.csv/new"], "rows.csv", "Not a directory")
 
 

@@ -1,122 +1,76 @@
-"""The GPT against transformers, in float32: logits, gradients, cached decoding, and real greedy text."""
+"""Every family against transformers, in float32, by the checks of `make parity`; and real greedy text."""
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+import transformers
+from parity_checks import CHECKS, CPU, Pair, build_pair
+from parity_models import FAMILIES as TINY
+from parity_models import VARIATIONS
 
 from litft.checkpoint.convert import from_hf
-from litft.checkpoint.tensors import load_weights
 from litft.config.convert import FromHfConfig
+from litft.families import FAMILIES
 from litft.generate.sample import Sampling, iter_tokens
-from litft.model.attention import KVCache
 from litft.model.gpt import GPT
 from litft.model.load import load_model
 
-transformers = pytest.importorskip("transformers")
 
-CPU = torch.device("cpu")
-SIZES = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-LLAMA = {**SIZES, "intermediate_size": 56, "max_position_embeddings": 64}
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-ROPE_LLAMA3 = {"rope_theta": 10000.0, **LLAMA3, "original_max_position_embeddings": 16}
-
-# name -> (transformers' config class, its arguments)
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama-mha": ("LlamaConfig", LLAMA),
-    "llama-gqa": ("LlamaConfig", {**LLAMA, "num_key_value_heads": 2}),
-    "llama-mqa": ("LlamaConfig", {**LLAMA, "num_key_value_heads": 1}),
-    "llama-tied": ("LlamaConfig", {**LLAMA, "tie_word_embeddings": True}),
-    "llama-biased": ("LlamaConfig", {**LLAMA, "attention_bias": True, "mlp_bias": True}),
-    "llama-wide-heads": ("LlamaConfig", {**LLAMA, "head_dim": 16}),
-    "llama-linear-rope": (
-        "LlamaConfig",
-        {**LLAMA, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}},
-    ),
-    "llama-llama3-rope": ("LlamaConfig", {**LLAMA, "rope_parameters": ROPE_LLAMA3}),
-    "mistral": ("MistralConfig", {**LLAMA, "num_key_value_heads": 2, "sliding_window": None}),
-    "mistral-short-window": ("MistralConfig", {**LLAMA, "num_key_value_heads": 2, "sliding_window": 5}),
-    "mistral-long-window": ("MistralConfig", {**LLAMA, "num_key_value_heads": 2, "sliding_window": 50}),
-    "falcon-7b-style": ("FalconConfig", {**SIZES, "multi_query": True, "parallel_attn": True, "alibi": False}),
-    "falcon-40b-style": (
-        "FalconConfig",
-        {**SIZES, "new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False},
-    ),
-    "pythia": ("GPTNeoXConfig", {**SIZES, "intermediate_size": 128, "max_position_embeddings": 64}),
-    "pythia-sequential": (
-        "GPTNeoXConfig",
-        {**SIZES, "intermediate_size": 128, "max_position_embeddings": 64, "use_parallel_residual": False},
-    ),
-}
+@pytest.fixture(scope="module", params=VARIATIONS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return build_pair(*request.param, tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, GPT]:
-    """A tiny random model of transformers, and ours converted from the folder it saved."""
-    kind, arguments = MODELS[request.param]
-    torch.manual_seed(0)
-    theirs = transformers.AutoModelForCausalLM.from_config(
-        getattr(transformers, kind)(**arguments), attn_implementation="eager"
-    ).eval()
-    for name, parameter in theirs.named_parameters():
-        # Zero biases and unit norms would hide a swapped or forgotten one.
-        parameter.data += 0.1 * torch.randn_like(parameter) if parameter.ndim == 1 or "bias" in name else 0
-    folder = tmp_path_factory.mktemp(request.param)
-    theirs.save_pretrained(folder)
-    from_hf(FromHfConfig(checkpoint_dir=folder))
-    return theirs, load_model(folder, "32-true", CPU)
+@pytest.mark.parametrize("check", CHECKS)
+def test_family(pair: Pair, check: str, tmp_path: Path) -> None:
+    measure, allowed = CHECKS[check]
+    assert measure(pair, tmp_path) <= allowed
 
 
-@pytest.fixture
-def ids() -> Tensor:
-    """(B, T) = (2, 24) token ids, longer than the short window and than the llama3 original context."""
-    return torch.randint(0, 96, (2, 24), generator=torch.Generator().manual_seed(1))
+def test_every_family_is_here() -> None:
+    assert TINY.keys() == FAMILIES.keys()
 
 
-def test_logits(pair: tuple[Any, GPT], ids: Tensor) -> None:
-    theirs, ours = pair
+# A variant and what is left of the model without it: the logits must tell the two apart.
+WITHOUT: list[tuple[str, str, dict[str, Any]]] = [
+    ("llama", "rope linear", {"rope_scaling": None}),
+    ("llama", "rope llama3", {"rope_scaling": None}),
+    ("llama", "rope yarn", {"rope_scaling": None}),
+    ("llama", "rope dynamic", {"rope_scaling": None}),
+    ("mistral", "short window", {"sliding_window": None}),
+    ("mixtral", "2 of 4", {"n_expert_per_token": 1}),
+    ("phi", "1.5", {"rotary_percentage": 1.0}),
+    ("phi", "1.5", {"activation": "gelu"}),
+    ("phi3", "longrope long", {"rope_scaling": None}),
+    ("gemma", "7b", {"embedding_scale": None}),
+    ("gemma2", "9b", {"attention_softcap": None}),
+    ("gemma2", "9b", {"logit_softcap": None}),
+    ("gemma2", "9b", {"attention_scale": None}),
+    ("gemma2", "9b", {"full_attention_layers": ()}),
+    ("gemma3", "1b", {"rope_local_base": None}),
+    ("gemma3", "4b", {"rope_scaling": None}),
+    ("qwen2", "window above", {"full_attention_layers": ()}),
+    ("qwen3_moe", "normalized", {"normalize_expert_weights": False}),
+    ("olmo", "clipped", {"qkv_clip": None}),
+    ("mpt", "7b", {"alibi_bias_max": 4.0}),
+]
+
+
+@pytest.mark.parametrize(("family", "variation", "changes"), WITHOUT)
+def test_the_checks_see_each_variant(family: str, variation: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    pair = build_pair(family, variation, tmp_path)
+    weights = pair.ours.state_dict()
+    other = GPT(dataclasses.replace(pair.ours.config, **changes))
+    other.load_state_dict(weights)
     with torch.no_grad():
-        wanted = theirs(ids).logits
-        got = ours.head(ours(ids))
-    assert (got - wanted).abs().max() < 1e-5
-
-
-def test_gradients(pair: tuple[Any, GPT], ids: Tensor, tmp_path: Path) -> None:
-    """Every weight's gradient; theirs are saved as weights would be, so that conversion lays them out as ours."""
-    theirs, ours = pair
-    targets = ids[:, 1:]
-    F.cross_entropy(theirs(ids).logits[:, :-1].transpose(1, 2), targets).backward()
-    F.cross_entropy(ours.head(ours(ids))[:, :-1].transpose(1, 2), targets).backward()
-    gradients = copy.deepcopy(theirs)
-    for copied, original in zip(gradients.parameters(), theirs.parameters(), strict=True):
-        assert original.grad is not None
-        copied.data = original.grad
-    gradients.save_pretrained(tmp_path)
-    from_hf(FromHfConfig(checkpoint_dir=tmp_path))
-    wanted = load_weights(tmp_path / "lit_model.safetensors")
-    for name, parameter in ours.named_parameters():
-        assert parameter.grad is not None
-        difference = (parameter.grad - wanted[name]).abs().max() / wanted[name].abs().max()
-        assert difference < 1e-4, name
-
-
-def test_cached_decoding_equals_the_full_forward(pair: tuple[Any, GPT], ids: Tensor) -> None:
-    """At every length of the prefix: the prefix in one pass, then token by token, and in two passes."""
-    _, ours = pair
-    with torch.no_grad():
-        full = ours.head(ours(ids))
-        for prefix in range(1, ids.shape[1]):
-            cache = KVCache(ours.config, 2, ids.shape[1], CPU, torch.float32)
-            parts = [ours.head(ours(ids[:, :prefix], cache)), ours.head(ours(ids[:, prefix : prefix + 1], cache))]
-            parts.append(ours.head(ours(ids[:, prefix + 1 :], cache)) if prefix + 1 < ids.shape[1] else parts[0][:, :0])
-            assert torch.allclose(torch.cat(parts, dim=1), full, atol=1e-5), prefix
+        difference = other.head(other(pair.ids())) - pair.ours.head(pair.ours(pair.ids()))
+    assert difference.abs().max() > 5 * CHECKS["logits"][1]
 
 
 STORIES = Path(__file__).parents[2] / ".." / "shared" / "data" / "models" / "stories260K-hf"

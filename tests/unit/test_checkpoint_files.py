@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from litft.checkpoint.disk import atomic_path, read_json, require_space, sha256_file
+from litft.checkpoint.disk import atomic_path, read_json, require_space, sha256_file, weights_sha256
 from litft.checkpoint.files import (
     copy_side_files,
     load_model_config,
@@ -190,3 +191,28 @@ def test_too_little_space_is_refused(tmp_path: Path) -> None:
 def test_hash_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc" * 10**6)
     assert sha256_file(tmp_path / "x") == hashlib.sha256(b"abc" * 10**6).hexdigest()
+
+
+def test_the_digest_of_weights_is_kept_and_believed_while_the_file_is_as_it_was(tmp_path: Path) -> None:
+    path, kept = tmp_path / "x.safetensors", tmp_path / "x.safetensors.sha256"
+    path.write_bytes(b"abc")
+    stamp = path.stat().st_mtime_ns
+    digest = hashlib.sha256(b"abc").hexdigest()
+    assert weights_sha256(path) == digest
+    assert kept.read_text() == f"{digest} 3 {stamp}\n"
+    kept.write_text(f"{'0' * 64} 3 {stamp}\n")
+    assert weights_sha256(path) == "0" * 64  # it was not read again
+    for changed in (f"{'0' * 64} 4 {stamp}", f"{'0' * 64} 3 {stamp + 1}", f"{'0' * 63} 3 {stamp}", "", "é", "a b c d"):
+        kept.write_text(changed)
+        assert weights_sha256(path) == digest
+        assert kept.read_text() == f"{digest} 3 {stamp}\n"
+    path.write_bytes(b"abd")
+    os.utime(path, ns=(stamp + 1, stamp + 1))
+    assert weights_sha256(path) == hashlib.sha256(b"abd").hexdigest()
+
+
+def test_a_digest_that_cannot_be_kept_is_given(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    (tmp_path / "x.sha256").mkdir()  # stands for a folder that may only be read, which root does not know
+    assert weights_sha256(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+    assert [path.name for path in tmp_path.glob(".*")] == []

@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, FalconConfig, GPTNeoXConfig, LlamaConfig, MistralConfig
 
-from litft.checkpoint.convert import from_hf, to_hf
+from litft.checkpoint.convert import from_hf
 from litft.checkpoint.files import load_model_config
 from litft.checkpoint.tensors import load_weights, read_safetensors_header
 from litft.config.convert import FromHfConfig, ToHfConfig
 from litft.errors import CheckpointError, ConfigError
-from litft.families.base import state_shapes
+from litft.export.hf import to_hf
+from litft.families.shapes import state_shapes
 
 STORIES = Path(__file__).parents[2] / ".." / "shared" / "data" / "models" / "stories260K-hf"
 
@@ -241,15 +242,31 @@ def test_a_real_model_goes_through(tmp_path: Path) -> None:
 
 
 def test_a_finished_conversion_is_not_repeated(llama: Path) -> None:
-    assert "Converted" in convert(llama)[0]
-    stamp = (llama / "lit_model.safetensors").stat().st_mtime_ns
+    made = llama / "lit_model.safetensors"
+    assert "Converted" in convert(llama)[-1]
+    stamp = made.stat().st_mtime_ns
     assert "converted already" in convert(llama)[0]
-    assert (llama / "lit_model.safetensors").stat().st_mtime_ns == stamp
-    assert "Converted" in convert(llama, overwrite=True)[0]
-    (llama / "lit_model.safetensors").write_bytes(b"cut short")
-    assert "Converted" in convert(llama)[0]
+    assert made.stat().st_mtime_ns == stamp
+    assert "Converted" in convert(llama, overwrite=True)[-1]
+    made.write_bytes(b"cut short")
+    assert "Converted" in convert(llama)[-1]
+    (llama / "model_config.yaml").unlink()
+    assert "Converted" in convert(llama)[-1]
     os.utime(llama / "config.json", ns=(2 * stamp, 2 * stamp))
-    assert "Converted" in convert(llama)[0]
+    assert "Converted" in convert(llama)[-1]
+
+
+def test_other_weights_are_converted_though_their_date_is_older(llama: Path, tmp_path: Path) -> None:
+    """A file that is moved here, or copied with its date, is older than what was made of the one before it."""
+    other = tmp_path / "other.safetensors"
+    save_file({name: tensor + 1 for name, tensor in hf_tensors(llama).items()}, other, {"format": "pt"})
+    os.utime(other, ns=(10**18, 10**18))
+    convert(llama)
+    other.rename(llama / "model.safetensors")
+    assert "Converted" in convert(llama)[-1]
+    ours = load_weights(llama / "lit_model.safetensors")["transformer.wte.weight"]
+    assert torch.equal(ours, hf_tensors(llama)["model.embed_tokens.weight"])
+    assert "converted already" in convert(llama)[0]
 
 
 def test_nothing_is_left_of_a_refused_conversion(llama: Path) -> None:
@@ -369,15 +386,16 @@ def test_export_refuses_what_it_would_destroy(llama: Path, tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match="is not converted"):
         to_hf(ToHfConfig(checkpoint_dir=llama, out_dir=out))
     convert(llama)
-    with pytest.raises(ConfigError, match="checkpoint itself"):
+    with pytest.raises(ConfigError, match="which this command reads"):
         to_hf(ToHfConfig(checkpoint_dir=llama, out_dir=llama, overwrite=True))
     to_hf(ToHfConfig(checkpoint_dir=llama, out_dir=out, max_shard_size="20KB"))
-    (out / "mine.txt").touch()
     with pytest.raises(ConfigError, match="not empty"):
         to_hf(ToHfConfig(checkpoint_dir=llama, out_dir=out))
     to_hf(ToHfConfig(checkpoint_dir=llama, out_dir=out, overwrite=True))
     assert [path.name for path in sorted(out.glob("model*"))] == ["model.safetensors"]
-    assert (out / "mine.txt").exists()
+    (out / "export_report.json").unlink()
+    with pytest.raises(ConfigError, match="this command did not write it"):
+        to_hf(ToHfConfig(checkpoint_dir=llama, out_dir=out, overwrite=True))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

@@ -12,25 +12,40 @@ from torch import Tensor, nn
 from litft.config.model import ModelConfig
 from litft.config.run import AdapterConfig, LoRAConfig
 from litft.errors import ConfigError
-from litft.methods.adapter import Adapter, AdapterAttention
+from litft.methods.adapter import Adapter, AdapterAttention, AdapterLinear
 from litft.methods.base import freeze, swap_module, trainable_state
 from litft.methods.lora import LoRA, LoRALinear, target_slices
 from litft.model.gpt import GPT
 
 LLAMA = ModelConfig(name="l", family="llama", head_size=4, vocab_size=50, padded_vocab_size=64, **SIZES)
 PYTHIA = dataclasses.replace(
-    LLAMA, family="pythia", norm="layernorm", mlp="plain", activation="gelu", parallel_residual=True, n_query_groups=4,
+    LLAMA, family="pythia", norm="layernorm", mlp="plain", activation="gelu", block="parallel", n_query_groups=4,
     qkv_bias=True, proj_bias=True, mlp_bias=True, rotary_percentage=0.5,
 )  # fmt: skip
-FALCON = dataclasses.replace(PYTHIA, qkv_bias=False, proj_bias=False, mlp_bias=False, n_query_groups=1)
-FALCON = dataclasses.replace(FALCON, shared_attention_norm=True, rotary_percentage=1.0)
-CONFIGS = {"llama": LLAMA, "pythia": PYTHIA, "falcon": FALCON}
+FALCON = dataclasses.replace(PYTHIA, family="falcon", qkv_bias=False, proj_bias=False, mlp_bias=False, n_query_groups=1)
+FALCON = dataclasses.replace(FALCON, block="shared_norm", rotary_percentage=1.0)
+PHI = dataclasses.replace(PYTHIA, family="phi", block="shared_norm", activation="gelu_tanh", lm_head_bias=True)
+MIXTRAL = dataclasses.replace(LLAMA, family="mixtral", n_expert=4, n_expert_per_token=2)
+GEMMA2 = dataclasses.replace(
+    LLAMA, family="gemma2", norm="rmsnorm_plus_one", activation="gelu_tanh", block="sandwich", embedding_scale=4.0,
+    attention_scale=0.3, attention_softcap=2.0, logit_softcap=3.0, sliding_window=4, full_attention_layers=(1,),
+)  # fmt: skip
+OLMO2 = dataclasses.replace(LLAMA, family="olmo2", norm="rmsnorm_float32", qk_norm="all_heads", block="post_norm")
+MPT = dataclasses.replace(
+    LLAMA, family="mpt", positions="alibi", norm="layernorm_no_bias", mlp="plain", activation="gelu", n_query_groups=4
+)
+CONFIGS = {config.family: config for config in (LLAMA, PYTHIA, FALCON, PHI, MIXTRAL, GEMMA2, OLMO2, MPT)}
 
 
 @pytest.fixture(params=CONFIGS)
 def gpt(request: pytest.FixtureRequest) -> GPT:
     model = GPT(CONFIGS[request.param])
     model.init_weights(seed=0)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # norms and biases, of which a forgotten one would not be seen as they begin
+                parameter += 0.1 * torch.randn_like(parameter)
     return model.eval()
 
 
@@ -58,6 +73,17 @@ def test_a_method_begins_as_its_base_and_matters_once_moved(gpt: GPT, ids: Tenso
     assert torch.allclose(logits(gpt.eval(), ids), base, atol=1e-6)
     shake(gpt, name)
     assert (logits(gpt, ids) - base).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", methods())
+def test_a_gradient_reaches_what_is_trained_and_nothing_else(gpt: GPT, ids: Tensor, name: str) -> None:
+    method = methods()[name]
+    method.apply(gpt)
+    freeze(gpt, method)
+    gpt.head(gpt(ids)).sum().backward()
+    with_gradient = {name for name, parameter in gpt.named_parameters() if parameter.grad is not None}
+    assert with_gradient == trainable_state(gpt, method).keys()
+    assert with_gradient
 
 
 def test_merged_lora_equals_unmerged(gpt: GPT, ids: Tensor) -> None:
@@ -119,6 +145,29 @@ def test_targets_name_the_rows_of_each_family() -> None:
         "transformer.h.0.mlp.down",
     }
     assert list(target_slices(LLAMA, ("head",))) == ["lm_head"]
+    assert target_slices(OLMO2, ("q", "v")) == target_slices(LLAMA, ("q", "v"))
+
+
+def test_lora_on_the_mlp_of_a_mixture_adapts_every_expert_and_never_the_router() -> None:
+    found = target_slices(MIXTRAL, ("mlp",))
+    parts = {"gate": (0, 24), "up": (0, 24), "down": (0, 16)}
+    assert found == {
+        f"transformer.h.{layer}.mlp.experts.{expert}.{part}": [rows]
+        for layer in range(2)
+        for expert in range(4)
+        for part, rows in parts.items()
+    }
+    everything = target_slices(MIXTRAL, LORA.targets)
+    assert not any("router" in path for path in everything)
+    linears = {path for path, module in GPT(MIXTRAL).named_modules() if isinstance(module, nn.Linear)}
+    assert linears - everything.keys() == {f"transformer.h.{layer}.mlp.router" for layer in range(2)}
+
+
+def test_adapter_v2_scales_the_router_too() -> None:
+    model = GPT(MIXTRAL)
+    methods()["adapter_v2"].apply(model)
+    assert isinstance(model.get_submodule("transformer.h.0.mlp.router"), AdapterLinear)
+    assert isinstance(model.get_submodule("transformer.h.1.mlp.experts.3.down"), AdapterLinear)
 
 
 def test_the_prompt_of_an_adapter_is_attended_by_its_own_softmax_without_rotation() -> None:

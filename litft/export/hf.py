@@ -1,0 +1,158 @@
+"""`litft export hf`: any checkpoint as a folder that transformers loads, LoRA merged in on the way, with its proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from litft.checkpoint.disk import atomic_folder, require_free
+from litft.checkpoint.files import resolve_checkpoint_dir
+from litft.checkpoint.hf_folder import REPORT_FILE, check_hf_folder, stop_ids, tokenizer_of, write_hf_folder
+from litft.config.convert import ToHfConfig
+from litft.config.export import Certificate
+from litft.errors import CheckpointError
+from litft.export import elsewhere
+from litft.export.certificate import (
+    Comparison,
+    compare,
+    fixed_prompts,
+    our_logits,
+    reason_against,
+    require_agreement,
+    write_report,
+)
+from litft.export.source import Exportable, open_exportable
+from litft.methods.load import load_finetuned
+from litft.methods.merged import build_whole
+from litft.text.chat_template import CONVERSATIONS
+from litft.text.prompts import PromptStyle, encode_prompt
+from litft.text.tokenizer import Tokenizer
+
+Report = Callable[[str], None]
+CPU = torch.device("cpu")
+ADVICE = "name another folder, or replace an export by --overwrite true"
+
+
+def to_hf(config: ToHfConfig, report: Report = lambda message: None) -> Path:
+    """Writes a folder that transformers loads: weights, config.json, tokenizer, chat template, generation_config.json.
+
+    Args:
+        config: from where to where.
+        report: is told, in a sentence each, what was written and how it was proved.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        CheckpointError: the checkpoint is not converted, damaged, no weights, its base again, or does not fit its
+            config.json; or what was written is not computed as litft computes it.
+        ConfigError: out_dir is not empty, or holds the checkpoint.
+    """
+    checkpoint_dir, out_dir = resolve_checkpoint_dir(config.checkpoint_dir), config.out_dir
+    model = open_exportable(checkpoint_dir)
+    require_free(out_dir, config.overwrite, REPORT_FILE, ADVICE, (checkpoint_dir, model.base_dir))
+    with atomic_folder(out_dir) as folder:
+        n_bytes = write_hf_folder(model.source, folder, config.max_shard_bytes)
+        proof = certify_hf(model, folder, config.certificate)
+        made_of = {"checkpoint_dir": str(checkpoint_dir), "base": str(model.base_dir), "bytes": n_bytes}
+        write_report(folder, "hf", made_of, proof)
+    tensors = proof["tensors_equal"]
+    report(f"Wrote {tensors} tensors ({n_bytes / 1e6:,.1f} MB) in Hugging Face layout to {out_dir}.")
+    report(sentence(proof))
+    return out_dir
+
+
+def certify_hf(model: Exportable, folder: Path, asked: Certificate) -> dict[str, Any]:
+    """Proves a written folder: its tensors are read again and, where that can be, transformers computes with them.
+
+    Args:
+        model: what was written.
+        folder: where it lies.
+        asked: how much proof is wanted.
+
+    Returns:
+        What `export_report.json` says of it.
+
+    Raises:
+        CheckpointError: what was written differs.
+        ConfigError: the full certificate is asked for and transformers is not installed.
+    """
+    reason = reason_against(asked, ("transformers",), model.parameters)
+    proof: dict[str, Any] = {"tensors_equal": check_hf_folder(model.source, folder), "skipped": reason}
+    if reason is not None:
+        return proof
+    source = model.source
+    tokenizer = tokenizer_of(source.side_dir)
+    prompts = fixed_prompts(source.model, tokenizer, source.style)
+    ours, proof["merging"] = whole_logits(model, prompts)
+    with elsewhere.loading("transformers", folder) as transformers:
+        theirs = elsewhere.load_model(transformers, folder)
+        proof["libraries"] = elsewhere.versions(("transformers",))
+        proof["logits"] = compare(ours, elsewhere.logits_of(theirs, prompts))
+        require_agreement(proof["logits"], "transformers", folder)
+        if tokenizer is not None:
+            wanted = stop_ids(tokenizer, source.style)
+            proof["stop_ids"] = wanted
+            if not set(wanted) <= elsewhere.stop_ids_of(theirs):
+                raise CheckpointError(f"The export differs: transformers does not stop at all of {wanted} in {folder}.")
+    if tokenizer is not None and source.style is not None:
+        proof["chat"] = chat_proof(tokenizer, source.style, folder)
+    return proof
+
+
+def chat_proof(tokenizer: Tokenizer, style: PromptStyle, folder: Path) -> dict[str, Any]:
+    """Counts the conversations for which the written chat template gives, id for id, what was trained.
+
+    Where the pieces of a prompt and its answer merge at their border the two differ: that is no mistake of the export,
+    so it is told and not refused. Nor is a tokenizer that transformers lacks a library for.
+
+    Args:
+        tokenizer, style: the model's.
+        folder: the written one.
+    """
+    trained = [encode_prompt(tokenizer, style, each) for each in CONVERSATIONS]
+    try:
+        with elsewhere.loading("transformers' tokenizer", folder) as transformers:
+            served = elsewhere.chat_ids(transformers, folder)
+    except CheckpointError as error:
+        return {"conversations": len(trained), "equal_ids": None, "not_checked": str(error)}
+    equal = sum(first == second for first, second in zip(trained, served, strict=True))
+    return {"conversations": len(trained), "equal_ids": equal}
+
+
+def whole_logits(model: Exportable, prompts: list[list[int]]) -> tuple[list[torch.Tensor], Comparison | None]:
+    """Gives litft's logits of the weights as they are written, and how far merging alone moved them.
+
+    Raises:
+        CheckpointError: weights that are written in float32 differ, merged, from base and adapters apart.
+    """
+    written = our_logits(build_whole(model.source.model, model.source.read), prompts)
+    if not model.is_merged:
+        return written, None
+    apart = our_logits(load_finetuned(model.checkpoint_dir, "32-true", CPU), prompts)
+    moved = compare(apart, written)
+    if all(spec.dtype == torch.float32 for spec in model.source.specs.values()):
+        require_agreement(moved, "the merged model", model.checkpoint_dir)
+    return written, moved
+
+
+def sentence(proof: dict[str, Any]) -> str:
+    """Gives the certificate as one printed line."""
+    if proof["skipped"]:
+        return (
+            f"Certificate: {proof['tensors_equal']} tensors read again, all equal; not computed ({proof['skipped']})."
+        )
+    who = " and ".join(f"{name} {version}" for name, version in proof["libraries"].items())
+    verb = "agree" if len(proof["libraries"]) > 1 else "agrees"
+    parts = [f"Certificate: {who} {verb} at {proof['logits'].describe()}"]
+    if moved := proof.get("merging"):
+        parts.append(f"merging moved logits by {moved.max_difference:.1e} (KL {moved.kl:.1e})")
+    if chat := proof.get("chat"):
+        equal = "an unknown number" if chat["equal_ids"] is None else chat["equal_ids"]
+        parts.append(f"the chat template gives the trained ids in {equal} of {chat['conversations']} conversations")
+    if "stop_ids" in proof:
+        parts.append(f"stops at {', '.join(map(str, proof['stop_ids']))}")
+    return "; ".join(parts) + "."

@@ -1,0 +1,132 @@
+"""A prompt style as the Jinja chat template that other programs render, such as transformers and vLLM.
+
+A program with a template encodes the whole conversation as one text, litft encodes prompts and answers apart. The two
+agree where special tokens stand between them, and else where the pieces at a border do not merge. Knows no files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+
+from litft.text.prompts import Conversation, PromptStyle, Turn, encode_prompt
+from litft.text.tokenizer import Tokenizer
+
+# What templates are tried on. The last answer is the one to be given, so it is empty.
+CONVERSATIONS = (
+    Conversation((Turn("Name three primes."),)),
+    Conversation((Turn("What is the capital of France?"),), system="You are a helpful assistant."),
+    Conversation((Turn("Count to three.", response="1, 2, 3"), Turn("And back, in words – dänke!"))),
+    Conversation(
+        (Turn("Hi", response="Hello there."), Turn("Who are you?", response="A model."), Turn("Thanks.\nBye!")),
+        system="Answer briefly.",
+    ),
+)
+
+_TEMPLATE = """\
+{%- if messages[0]['role'] == 'system' -%}
+{%- set system, turns = messages[0]['content'], messages[1:] -%}
+{%- else -%}
+{%- set system, turns = '', messages -%}
+{%- endif -%}
+{%- for message in turns -%}
+{%- if message['role'] != ('user' if loop.index0 % 2 == 0 else 'assistant') -%}
+{{- raise_exception('After an optional system message the roles must alternate user, assistant, ...') -}}
+{%- elif message['role'] == 'assistant' -%}
+{{- ANSWER -}}
+{%- else -%}
+{%- if loop.first -%}
+{{- FIRST_BEFORE -}}
+{%- else -%}
+{{- LATER_BEFORE -}}
+{%- endif -%}
+{%- if add_generation_prompt or not loop.last -%}
+{{- FIRST_AFTER if loop.first else LATER_AFTER -}}
+{%- endif -%}
+{%- endif -%}
+{%- endfor -%}
+"""
+
+
+def chat_template(style: PromptStyle, tokenizer: Tokenizer) -> str:
+    """Gives a template whose ids, with `add_generation_prompt`, are those of `encode_prompt` wherever that can be.
+
+    Args:
+        style: how the model was trained.
+        tokenizer: the model's; its BOS and EOS are written out.
+
+    Raises:
+        TokenizerError: the tokenizer has no EOS.
+
+    Source: the variables `messages`, `add_generation_prompt` and `raise_exception` of transformers' chat templates.
+    """
+    first, answer, later = _glue(style, tokenizer)
+    first_before, first_after = _halves(style.first)
+    later_before, later_after = _halves(style.later)
+    start, end = _literal(_bos(tokenizer) + first), _literal(tokenizer.token_text(tokenizer.require_eos()))
+    parts = {
+        "ANSWER": f"{_literal(answer)} ~ message['content'] ~ {end}",
+        "FIRST_BEFORE": f"{start} ~ (system ~ {_literal(_SYSTEM_END)} if system else '') ~ {first_before}",
+        "LATER_BEFORE": f"{_literal(later)} ~ {later_before}",
+        "FIRST_AFTER": first_after,
+        "LATER_AFTER": later_after,
+    }
+    return re.sub("|".join(parts), lambda found: parts[found[0]], _TEMPLATE)
+
+
+def messages_of(conversation: Conversation) -> list[dict[str, str]]:
+    """Gives the role messages of a conversation; an input has no place in them."""
+    messages = [{"role": "system", "content": conversation.system}] if conversation.system else []
+    for turn in conversation.turns:
+        messages += [{"role": "user", "content": turn.instruction}, {"role": "assistant", "content": turn.response}]
+    return messages[:-1]
+
+
+Glue = tuple[str, str, str]
+_SYSTEM_END = "\n\n"  # as `PromptStyle.prompts` has it
+
+
+def _halves(frame: str) -> tuple[str, str]:
+    """Gives a frame as two Jinja expressions: up to the user's text, and after it, where the answer is asked for."""
+    before, _, after = frame.replace("{input}", "").rpartition("{instruction}")
+    pieces = (f"{_literal(piece)} ~ message['content']" for piece in before.split("{instruction}"))
+    return " ~ ".join(pieces), _literal(after)
+
+
+def _literal(text: str) -> str:
+    """Writes a text as Jinja has it, whose escapes are Python's; JSON's are a part of them."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _bos(tokenizer: Tokenizer) -> str:
+    """Gives what stands before the first prompt."""
+    return tokenizer.token_text(tokenizer.bos_id) if tokenizer.adds_bos and tokenizer.bos_id is not None else ""
+
+
+def _glue(style: PromptStyle, tokenizer: Tokenizer) -> Glue:
+    """Gives the texts to be put before the first prompt, before an answer and before a later prompt.
+
+    Sentencepiece's tokenizers begin a text that is encoded alone as if a space stood before it; where they do not do so
+    behind a special token or within a text, a written space makes the joined text come to the same ids.
+    """
+    wanted = [encode_prompt(tokenizer, style, each) for each in CONVERSATIONS]
+
+    def fitness(glue: Glue) -> tuple[int, int]:
+        joined = [tokenizer.encode(_joined(style, tokenizer, glue, each), bos=False) for each in CONVERSATIONS]
+        # Of equals the one with more spaces: transformers 5 rebuilds Llama's tokenizer so that it needs them.
+        return sum(a == b for a, b in zip(joined, wanted, strict=True)), "".join(glue).count(" ")
+
+    choices = ("", " ")
+    return max(itertools.product(choices, choices, choices), key=fitness)
+
+
+def _joined(style: PromptStyle, tokenizer: Tokenizer, glue: Glue, conversation: Conversation) -> str:
+    """Gives the text that the template makes of a conversation."""
+    first, answer, later = glue
+    end = tokenizer.token_text(tokenizer.require_eos())
+    text, before = "", _bos(tokenizer) + first
+    for prompt, turn in zip(style.prompts(conversation), conversation.turns, strict=True):
+        text += before + prompt + answer + turn.response + end
+        before = later
+    return text.removesuffix(answer + end)
