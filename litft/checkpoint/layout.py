@@ -5,22 +5,25 @@ Everything is planned before anything is written: a rule claims every tensor, ev
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from litft.checkpoint.tensors import TensorSpec
+from litft.checkpoint.tensors import DTYPES, TensorSpec
 from litft.config.model import ModelConfig
 from litft.errors import CheckpointError, did_you_mean
 from litft.families import tensor_rules
 from litft.families.base import Copied, Drop, Fuse, Regroup, Rename, Split, Stack, Tie
 from litft.families.shapes import state_shapes
 
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ def plan_from_hf(model: ModelConfig, found: Mapping[str, TensorSpec], source: Pa
                 _check_tensor(name, shape, found, source)
             claimed.update(theirs)
             plan.rules.append(rule)
-            dtype = _one_dtype(theirs, found, source)
-            plan.specs.update({name: TensorSpec(dtype, shapes[name]) for name in rule.our_names})
+            kind = _one_kind(theirs, found, source)
+            plan.specs.update({name: TensorSpec(kind, shapes[name]) for name in rule.our_names})
     _refuse_unclaimed(set(found) - claimed - set(plan.dropped), claimed, source)
     assert set(plan.specs) == set(shapes), set(plan.specs) ^ set(shapes)
     return plan
@@ -93,10 +96,33 @@ def plan_to_hf(
     for rule in rules:
         for name in rule.our_names:
             _check_tensor(name, shapes[name], found, source)
-        dtype = _one_dtype(rule.our_names, found, source)
-        specs.update({name: TensorSpec(dtype, shape) for name, shape in rule.their_shapes(shapes).items()})
+        kind = _one_kind(rule.our_names, found, source)
+        specs.update({name: TensorSpec(kind, shape) for name, shape in rule.their_shapes(shapes).items()})
     _refuse_unclaimed(set(found) - set(shapes), set(shapes), source)
     return rules, specs
+
+
+def slices_of_ours(rule: Copied, read: Mapping[str, Callable[[], Any]]) -> Iterator[tuple[str, Any]]:
+    """Gives the tensors of ours that a rule makes as slices of Hugging Face's, by name, first rows first.
+
+    Args:
+        rule: where they come from.
+        read: what gives each Hugging Face tensor: torch's, or an array of numpy's, which are sliced alike.
+    """
+    match rule:
+        case Rename():
+            yield rule.ours, read[rule.theirs]()
+        case Fuse() | Stack():
+            yield from ((rule.ours, read[part]()) for part in rule.parts)
+        case Split():
+            fused = read[rule.theirs]()
+            yield from zip(rule.parts, fused.reshape(len(rule.parts), -1, *fused.shape[1:]), strict=True)
+        case Regroup():
+            fused = read[rule.theirs]()
+            groups = fused.reshape(rule.n_query_groups, -1, *fused.shape[1:])  # (G, (H/G + 2) D, C)
+            size = rule.head_size
+            for rows in (slice(None, -2 * size), slice(-2 * size, -size), slice(-size, None)):  # queries, keys, values
+                yield from ((rule.ours, group[rows]) for group in groups)
 
 
 def to_ours(rule: Copied, read: Mapping[str, Callable[[], Tensor]]) -> Iterator[tuple[str, Tensor]]:
@@ -106,20 +132,14 @@ def to_ours(rule: Copied, read: Mapping[str, Callable[[], Tensor]]) -> Iterator[
         rule: where they come from.
         read: what gives each Hugging Face tensor.
     """
-    match rule:
-        case Rename():
-            yield rule.ours, read[rule.theirs]()
-        case Fuse():
-            yield rule.ours, torch.cat([read[part]() for part in rule.parts])
-        case Stack():
-            yield rule.ours, torch.stack([read[part]() for part in rule.parts])
-        case Split():
-            yield from zip(rule.parts, read[rule.theirs]().chunk(len(rule.parts)), strict=True)
-        case Regroup():
-            fused = read[rule.theirs]()
-            groups = fused.view(rule.n_query_groups, -1, rule.head_size, *fused.shape[1:])  # (G, H/G + 2, D, C)
-            parts = groups[:, :-2], groups[:, -2], groups[:, -1]
-            yield rule.ours, torch.cat([part.reshape(-1, *fused.shape[1:]) for part in parts])
+    import torch  # here, as a conversion of files takes the slices and needs no torch
+
+    for name, pairs in itertools.groupby(slices_of_ours(rule, read), key=itemgetter(0)):
+        slices = [tensor for _, tensor in pairs]
+        if isinstance(rule, Stack):
+            yield name, torch.stack(slices)
+        else:
+            yield name, slices[0] if len(slices) == 1 else torch.cat(slices)
 
 
 def to_theirs(rule: Copied, read: Mapping[str, Callable[[], Tensor]]) -> Iterator[tuple[str, Tensor]]:
@@ -129,6 +149,8 @@ def to_theirs(rule: Copied, read: Mapping[str, Callable[[], Tensor]]) -> Iterato
         rule: where they go.
         read: what gives each tensor of ours.
     """
+    import torch
+
     match rule:
         case Rename():
             yield rule.theirs, read[rule.ours]()
@@ -163,20 +185,19 @@ def _check_tensor(name: str, shape: tuple[int, ...], found: Mapping[str, TensorS
         raise CheckpointError(
             f"{name} in {source} has shape {list(found[name].shape)}; its configuration asks for {list(shape)}."
         )
-    if found[name].dtype not in _FLOATS:
-        raise CheckpointError(
-            f"{name} in {source} is {plain(found[name].dtype)}; litft reads {', '.join(map(plain, _FLOATS))}."
-        )
+    if found[name].kind not in _FLOATS:
+        listed = ", ".join(DTYPES[kind][0] for kind in _FLOATS)
+        raise CheckpointError(f"{name} in {source} is {DTYPES[found[name].kind][0]}; litft reads {listed}.")
 
 
-def _one_dtype(names: Iterable[str], found: Mapping[str, TensorSpec], source: Path) -> torch.dtype:
+def _one_kind(names: Iterable[str], found: Mapping[str, TensorSpec], source: Path) -> str:
     """Gives the dtype that tensors to be fused share."""
     names = list(names)
-    dtypes = {found[name].dtype for name in names}
-    if len(dtypes) > 1:
-        listed = ", ".join(f"{name} is {plain(found[name].dtype)}" for name in names)
+    kinds = {found[name].kind for name in names}
+    if len(kinds) > 1:
+        listed = ", ".join(f"{name} is {DTYPES[found[name].kind][0]}" for name in names)
         raise CheckpointError(f"Tensors that become one must share a dtype, but in {source} {listed}.")
-    return dtypes.pop()
+    return kinds.pop()
 
 
 def plain(dtype: torch.dtype) -> str:

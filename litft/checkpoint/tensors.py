@@ -1,60 +1,94 @@
-"""The safetensors format: reading a header, writing tensor by tensor. Knows no model and no folder layout."""
+"""The safetensors format: reading a header, writing piece by piece. Knows no model and no folder layout.
+
+Torch is imported where a tensor is made, and only there: a conversion copies bits, and has done a good part of its work
+in the second that torch takes.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-import torch
+import numpy as np
 from safetensors import safe_open
-from torch import Tensor
 from tqdm import tqdm
 
 from litft.checkpoint.disk import atomic_path
 from litft.errors import CheckpointError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Bits = np.ndarray[Any, np.dtype[Any]]  # a tensor as unsigned whole numbers of its size; numpy has no bfloat16
+
+# The name in a file -> torch's, and bytes of one number.
 # Source: the safetensors format (its README and `safetensors/torch.py`).
 DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
 }
 _MAX_HEADER_BYTES = 100_000_000  # Source: `MAX_HEADER_SIZE` in the safetensors library
-_PIECE_BYTES = 256 * 1024  # what a processor's cache holds is copied twice as fast as a whole tensor
+_PIECE_BYTES = 128 * 1024  # what a processor's cache holds is copied twice as fast as a whole tensor
 _MEND = "remove it, then download or convert it again"
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_KINDS = {name: kind for kind, (name, _) in DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a file's header says of one tensor."""
+    """What a file's header says of one tensor.
 
-    dtype: torch.dtype
+    Attributes:
+        kind: its dtype as the file names it, such as BF16.
+        shape: its sizes.
+    """
+
+    kind: str
     shape: tuple[int, ...]
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one number."""
+        return DTYPES[self.kind][1]
 
     @property
     def n_bytes(self) -> int:
         """Bytes of its data."""
-        return prod(self.shape) * self.dtype.itemsize
+        return prod(self.shape) * self.item_bytes
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Its dtype, for those who have torch loaded."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, DTYPES[self.kind][0])
+        return dtype
 
 
 def tensor_specs(tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     """Gives the header entries of tensors in memory."""
-    return {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    return {name: _spec_of_tensor(tensor) for name, tensor in tensors.items()}
+
+
+def _spec_of_tensor(tensor: Tensor) -> TensorSpec:
+    """Gives the header entry of one tensor."""
+    return TensorSpec(_KINDS[str(tensor.dtype).removeprefix("torch.")], tuple(tensor.shape))
 
 
 def read_safetensors_header(path: Path) -> dict[str, TensorSpec]:
@@ -62,6 +96,9 @@ def read_safetensors_header(path: Path) -> dict[str, TensorSpec]:
 
     Args:
         path: the file; only its first bytes are read.
+
+    Returns:
+        Its tensors in the order in which they lie in the file.
 
     Raises:
         CheckpointError: the file is missing, cut short or not safetensors; a dtype is unknown, a name stands twice, or
@@ -86,7 +123,7 @@ def read_safetensors_header(path: Path) -> dict[str, TensorSpec]:
             f"{path} is damaged: it has {data_bytes:,} bytes of tensors and its header promises {promised_bytes:,}; "
             f"{_MEND}."
         )
-    return specs
+    return {name: specs[name] for _, _, name in places}
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -141,7 +178,7 @@ def _spec_of(entry: Mapping[str, Any]) -> TensorSpec:
     shape = entry["shape"]
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"shape {shape}")
-    return TensorSpec(DTYPES[entry["dtype"]], tuple(shape))
+    return TensorSpec(entry["dtype"], tuple(shape))
 
 
 def _check_places(path: Path, places: list[tuple[int, int, str]], specs: Mapping[str, TensorSpec]) -> None:
@@ -173,7 +210,7 @@ def is_whole(path: Path) -> bool:
 
 def save_safetensors(
     path: Path,
-    tensors: Iterable[tuple[str, Tensor]],
+    pieces: Iterable[tuple[str, Tensor | Bits]],
     specs: Mapping[str, TensorSpec],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -181,42 +218,77 @@ def save_safetensors(
 
     Args:
         path: the file; its folder exists.
-        tensors: every tensor of `specs` once, in any order.
+        pieces: every tensor of `specs` by its name, in any order; whole, or its bits in slices, first rows first.
         specs: what will come, so that the header can be written first.
         metadata: the file's notes; by default `{"format": "pt"}`, without which older loaders refuse the file.
 
     Raises:
         CheckpointError: the disk is full or cannot be written.
     """
-    header, offsets = _layout(specs, metadata or {"format": "pt"})
+    header, places = _layout(specs, metadata or {"format": "pt"})
+    ends = {name: place + specs[name].n_bytes for name, place in places.items()}
     try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
+        with atomic_path(path) as temporary, temporary.open("wb") as file, ThreadPoolExecutor(1) as flusher:
             file.write(header)
-            written = set()
-            for name, tensor in tensors:
-                assert specs[name] == TensorSpec(tensor.dtype, tuple(tensor.shape)), name
-                file.seek(offsets[name])
-                raw = _raw_bytes(tensor)
-                for start in range(0, len(raw), _PIECE_BYTES):
-                    file.write(raw[start : start + _PIECE_BYTES])
-                written.add(name)
-            assert written == set(specs), set(specs) - written
+            flushing = flusher.submit(os.fsync, file.fileno())  # to the disk while the next pieces are copied
+            for name, piece in pieces:
+                assert isinstance(piece, np.ndarray) or _spec_of_tensor(piece) == specs[name], name
+                file.seek(places[name])
+                places[name] += _write(file, piece if isinstance(piece, np.ndarray) else as_bits(piece))
+                if flushing.done():
+                    flushing.result()
+                    flushing = flusher.submit(os.fsync, file.fileno())
+            flushing.result()
+            assert places == ends, {name for name in ends if places[name] != ends[name]}
     except OSError as error:
         raise CheckpointError(f"Cannot write {path}: {error.strerror}.") from error
 
 
-def _raw_bytes(tensor: Tensor) -> memoryview:
-    """Gives the bytes of a tensor of any dtype, bfloat16 too, which numpy does not know; contiguous ones uncopied."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+def _write(file: BinaryIO, piece: Bits) -> int:
+    """Writes the bytes of an array and gives how many they are."""
+    raw = np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
+    for start in range(0, len(raw), _PIECE_BYTES):
+        file.write(raw[start : start + _PIECE_BYTES])
+    return len(raw)
+
+
+def as_bits(tensor: Tensor) -> Bits:
+    """Gives the bits of a tensor of any dtype; those of a contiguous one on the CPU are not copied."""
+    import torch
+
+    flat: Bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return flat.view(f"u{tensor.dtype.itemsize}").reshape(tuple(tensor.shape))
+
+
+def as_tensor(bits: Bits, spec: TensorSpec) -> Tensor:
+    """Gives bits as the tensor that they are; nothing is copied."""
+    import torch
+
+    return torch.from_numpy(bits.reshape(-1).view(np.uint8)).view(spec.dtype).reshape(spec.shape)
+
+
+def map_safetensors(path: Path, specs: Mapping[str, TensorSpec]) -> dict[str, Bits]:
+    """Gives the bits of every tensor of a file, mapped into memory: read when used.
+
+    Args:
+        path: must stay as it is while the bits live.
+        specs: its header.
+    """
+    whole = np.asarray(np.memmap(path, np.uint8, mode="c"))  # "c": what someone changed would stay in memory
+    place, bits = len(whole) - sum(spec.n_bytes for spec in specs.values()), {}
+    for name, spec in specs.items():
+        bits[name] = whole[place : place + spec.n_bytes].view(f"u{spec.item_bytes}").reshape(spec.shape)
+        place += spec.n_bytes
+    return bits
 
 
 def _layout(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
     """Gives the header and the place of every tensor in the file, the widest dtypes first so that all are aligned."""
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     place = 0
-    for name, spec in sorted(specs.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
+    for name, spec in sorted(specs.items(), key=lambda item: (-item[1].item_bytes, item[0])):
         ends = [place, place + spec.n_bytes]
-        entries[name] = {"dtype": _DTYPE_NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": ends}
+        entries[name] = {"dtype": spec.kind, "shape": list(spec.shape), "data_offsets": ends}
         place += spec.n_bytes
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -239,9 +311,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in names}
 
 
-def with_progress(tensors: Iterable[tuple[str, Tensor]], total_bytes: int, title: str) -> Iterator[tuple[str, Tensor]]:
+Piece = TypeVar("Piece", "Tensor", Bits)
+
+
+def with_progress(pieces: Iterable[tuple[str, Piece]], total_bytes: int, title: str) -> Iterator[tuple[str, Piece]]:
     """Passes tensors on and shows on stderr, where that is a terminal, how many bytes are done."""
     with tqdm(total=total_bytes, desc=title, unit="B", unit_scale=True, disable=None) as bar:
-        for name, tensor in tensors:
-            yield name, tensor
-            bar.update(tensor.nbytes)
+        for name, piece in pieces:
+            yield name, piece
+            bar.update(piece.nbytes)

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-
-from safetensors import safe_open
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from litft.checkpoint.disk import read_json
-from litft.checkpoint.pickled import load_pickled
-from litft.checkpoint.tensors import TensorSpec, read_safetensors_header, tensor_specs
+from litft.checkpoint.tensors import (
+    Bits,
+    TensorSpec,
+    as_bits,
+    as_tensor,
+    map_safetensors,
+    read_safetensors_header,
+    tensor_specs,
+)
 from litft.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # In the order in which transformers looks for them. Source: `modeling_utils.py` of transformers.
 FILES_AND_INDICES = (
@@ -47,11 +55,13 @@ class HfWeights:
         specs: dtype and shape of each, from the headers alone.
         read: for each, what gives the tensor; memory is used only while the tensor lives.
         files: where they come from.
+        bits: for each, what gives its bits; without torch where the file is safetensors.
     """
 
     specs: dict[str, TensorSpec]
     read: dict[str, Callable[[], Tensor]]
     files: list[Path]
+    bits: dict[str, Callable[[], Bits]] = field(default_factory=dict)
 
 
 def weights_files(folder: Path) -> list[Path]:
@@ -133,28 +143,38 @@ def open_weights(folder: Path, standard_name: Callable[[str], str] = str) -> HfW
             if name not in readers[folder / shard][0]:
                 raise CheckpointError(f"{name} should be in {folder / shard} by {source.name}, but is not there.")
     weights = HfWeights({}, {}, files)
-    for path, (specs, read) in readers.items():
+    for path, (specs, bits) in readers.items():
         for name, spec in specs.items():
             known = standard_name(name)
             if known in weights.specs:
                 raise CheckpointError(f"{name} stands twice in {folder}, the second time in {path.name}.")
-            weights.specs[known], weights.read[known] = spec, read[name]
+            weights.specs[known], weights.bits[known] = spec, bits[name]
+            weights.read[known] = partial(_read_tensor, bits[name], spec)
     return weights
 
 
-Opened = tuple[dict[str, TensorSpec], dict[str, Callable[[], Tensor]]]
+def _read_tensor(bits: Callable[[], Bits], spec: TensorSpec) -> Tensor:
+    """Gives the tensor of some bits."""
+    return as_tensor(bits(), spec)
+
+
+Opened = tuple[dict[str, TensorSpec], dict[str, Callable[[], Bits]]]
 
 
 def _open_safetensors(path: Path) -> Opened:
     """Opens one safetensors file."""
     specs = read_safetensors_header(path)
-    file = safe_open(path, framework="pt", device="cpu")
-    return specs, {name: partial(file.get_tensor, name) for name in specs}
+    bits = map_safetensors(path, specs)
+    return specs, {name: partial(bits.__getitem__, name) for name in bits}
 
 
 def _open_bin(path: Path) -> Opened:
     """Opens one pickled file; nothing in it is executed, and its tensors stay on disk until they are used."""
+    from torch import Tensor
+
+    from litft.checkpoint.pickled import load_pickled
+
     tensors = load_pickled(path, "download it again, as safetensors if you can")
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path} is not a map from names to tensors; is it a training checkpoint?")
-    return tensor_specs(tensors), {name: partial(tensors.__getitem__, name) for name in tensors}
+    return tensor_specs(tensors), {name: partial(as_bits, tensor) for name, tensor in tensors.items()}
