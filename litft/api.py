@@ -17,7 +17,8 @@ from litft.generate.answer import iter_text
 from litft.generate.sample import Sampling, evaluating
 from litft.methods.load import load_finetuned, weights_files
 from litft.model.gpt import GPT
-from litft.text.prompts import Conversation, PromptStyle, Turn, encode_prompt, load_prompt_style
+from litft.text.prompts import Conversation, PromptStyle, Turn, encode_prompt, stop_ids
+from litft.text.styles import load_prompt_style
 from litft.text.tokenizer import Tokenizer
 
 
@@ -80,7 +81,17 @@ class LLM:
         sampling = Sampling(temperature, top_k, top_p)
         ids = self.tokenizer.encode(prompt)
         return "".join(
-            iter_text(self.model, self.tokenizer, ids, max_new_tokens, sampling, stop or (), seed, continues=True)
+            iter_text(
+                self.model,
+                self.tokenizer,
+                ids,
+                max_new_tokens,
+                sampling,
+                self.tokenizer.stop_ids,
+                stop or (),
+                seed,
+                continues=True,
+            )
         )
 
     def chat(
@@ -119,7 +130,8 @@ class LLM:
         """Gives the answer to the last turn, piece by piece; the ids fed are those that training would have fed."""
         ids = encode_prompt(self.tokenizer, self.style, conversation)
         stops = (*self.style.stop, *stop)
-        return iter_text(self.model, self.tokenizer, ids, max_new_tokens, sampling, stops, seed)
+        ends = stop_ids(self.tokenizer, self.style)
+        return iter_text(self.model, self.tokenizer, ids, max_new_tokens, sampling, ends, stops, seed)
 
     def logits(self, token_ids: Tensor | Sequence[Sequence[int]]) -> Tensor:
         """Gives the scores of the next token at every position.
@@ -173,7 +185,7 @@ def generate(config: GenerateConfig, report: Callable[[str], None] = lambda mess
     sampling = Sampling(config.temperature, config.top_k, config.top_p)
     if config.prompt is not None:
         ids = llm.tokenizer.encode(config.prompt)
-        rest = (config.max_new_tokens, sampling, config.stop, config.seed)
+        rest = (config.max_new_tokens, sampling, llm.tokenizer.stop_ids, config.stop, config.seed)
         pieces = iter_text(llm.model, llm.tokenizer, ids, *rest, continues=True)
     else:
         turn = Turn(config.instruction or "", config.input)

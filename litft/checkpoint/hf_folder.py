@@ -24,8 +24,9 @@ from litft.config.model import ModelConfig
 from litft.errors import CheckpointError
 from litft.families import FAMILIES, model_config_from_hf
 from litft.text.chat_template import chat_template
-from litft.text.prompts import PromptStyle, save_prompt_style
+from litft.text.prompts import PromptStyle, stop_ids
 from litft.text.settings import load_json
+from litft.text.styles import save_prompt_style
 from litft.text.tokenizer import Tokenizer
 
 Read = Mapping[str, Callable[[], Tensor]]
@@ -160,13 +161,6 @@ def write_generation_config(folder: Path, tokenizer: Tokenizer, style: PromptSty
     named = {key: described[key] for key in ("bos_token_id", "pad_token_id") if described.get(key) is not None}
     values: dict[str, Any] = {**named, **before, "eos_token_id": wanted if len(wanted) > 1 else wanted[0]}
     write_json(path, values)
-
-
-def stop_ids(tokenizer: Tokenizer, style: PromptStyle | None) -> list[int]:
-    """Gives every id at which an answer ends, the tokenizer's EOS first: also stop texts that are one special token."""
-    texts = [tokenizer.encode(text, bos=False) for text in (style.stop if style else ())]
-    single = {ids[0] for ids in texts if len(ids) == 1}
-    return sorted({*tokenizer.stop_ids, *single}, key=lambda number: (number != tokenizer.eos_id, number))
 
 
 def _write_shards(

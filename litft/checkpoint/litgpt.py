@@ -29,7 +29,8 @@ from litft.errors import CheckpointError, did_you_mean
 from litft.families import model_config_from_hf
 from litft.families.base import Regroup, Rename
 from litft.families.shapes import Shape, state_shapes
-from litft.text.prompts import ALPACA, PLAIN, STYLE_FILE, PromptStyle, load_prompt_style, save_prompt_style
+from litft.text.prompts import PromptStyle
+from litft.text.styles import ALPACA, PLAIN, STYLE_FILE, load_prompt_style, save_prompt_style
 
 MADE_FROM_FILE = "litgpt.json"  # says what a folder was made of, and that this command may replace it
 

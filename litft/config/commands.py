@@ -36,20 +36,50 @@ def _finetune(method: str, config: str, help: str) -> Command:
     return Command(("finetune", method), f"litft.config.run:{config}", f"litft.recipes.{method}:main", help, example)
 
 
-# Datasets that are the user's own file: the flags to show, the help, the config.
-OWN_FILES = {
-    "csv": (" --data_file MyDataset.csv", "your own CSV file", "PrepareCsvConfig"),
-    "text": (" --data_file documents.txt --prompt_style plain", "your own plain text", "PrepareFileConfig"),
+@dataclass(frozen=True)
+class Preparing:
+    """How a dataset is prepared.
+
+    Attributes:
+        flags: for its example, after the checkpoint.
+        help: what it is, in one line; None for "the NAME dataset".
+        config: its class in `litft.config.prepare`; the fields that only it has reach the dataset's `read`.
+    """
+
+    flags: str = " --max_seq_length 2048"
+    help: str | None = None
+    config: str = "PrepareConfig"
+
+
+# The datasets that are not just published files: the user's own, and those with flags of their own.
+PREPARING = {
+    "oasst1": Preparing(" --language en", "OpenAssistant's ranked trees", "PrepareOasst1Config"),
+    "sharegpt": Preparing(
+        " --data_file sharegpt.json", "your own file of from/value conversations", "PrepareFileConfig"
+    ),
+    "messages": Preparing(" --data_file chats.jsonl", "your own file of role/content messages", "PrepareFileConfig"),
+    "csv": Preparing(" --data_file MyDataset.csv", "your own CSV file", "PrepareCsvConfig"),
+    "flan": Preparing(" --data_file gsm8k_train.tsv", "files of the FLAN collection", "PrepareFlanConfig"),
+    "json": Preparing(" --data_file MyDataset.json", "your own JSON, in any known shape", "PrepareJsonConfig"),
+    "natural_instructions": Preparing(
+        " --data_file natural-instructions/tasks --tasks 'task1146*' --rows_per_task 100",
+        "tasks of Super-NaturalInstructions",
+        "PrepareTasksConfig",
+    ),
+    "p3": Preparing(" --data_file p3.jsonl", "rows of P3, the prompts of T0", "PrepareFileConfig"),
+    "tokenized": Preparing(" --data_file train.pt", "rows that are token ids already", "PrepareTokensConfig"),
+    "text": Preparing(" --data_file documents.txt --prompt_style plain", "your own plain text", "PrepareFileConfig"),
 }
 
 
 def _prepare(dataset: str) -> Command:
     """A dataset: one file under `data/sources/`."""
-    published = (" --max_seq_length 2048", f"the {dataset} dataset", "PrepareConfig")
-    flags, help, kind = OWN_FILES.get(dataset, published)
-    example = f"litft prepare {dataset} --checkpoint_dir meta-llama/Llama-2-7b-hf{flags}"
-    words = ("prepare", dataset)
-    return Command(words, f"litft.config.prepare:{kind}", "litft.data.prepare:prepare", help, example, dataset)
+    known = PREPARING.get(dataset, Preparing())
+    example = f"litft prepare {dataset} --checkpoint_dir meta-llama/Llama-2-7b-hf{known.flags}"
+    words, config = ("prepare", dataset), f"litft.config.prepare:{known.config}"
+    return Command(
+        words, config, "litft.data.prepare:prepare", known.help or f"the {dataset} dataset", example, dataset
+    )
 
 
 def dataset_names() -> list[str]:
@@ -86,6 +116,13 @@ COMMANDS = (
         "litft.export.hf:to_hf",
         "write a Hugging Face folder from litft's layout",
         "litft convert to_hf --checkpoint_dir out/lora/lima/final --out_dir out/lora/lima/hf",
+    ),
+    Command(
+        ("prepare", "--list"),
+        "litft.config.prepare:PrepareListConfig",
+        "litft.data.catalogue:list_sources",
+        "show all datasets: rows, licence, who wrote the answers",
+        "litft prepare --list",
     ),
     *(_prepare(name) for name in dataset_names()),
     _finetune("full", "FullRun", "train every weight"),

@@ -28,6 +28,9 @@ Config = TypeVar("Config")
 LIT_GPT_NAMES = {"csv_dir": "data_file", "csv_path": "data_file", "override_max_seq_length": "max_seq_length"}
 COMMAND_LINE = "the command line"
 
+# How an item of a list looks, for the sentence about one that cannot be read.
+LIST_ITEMS = {float: "0.9", int: "2"}
+
 
 class HelpRequest(Exception):  # noqa: N818 - no error
     """`--help` or `--print_config` was asked for; `str(request)` is the text to print."""
@@ -277,8 +280,9 @@ def _argument(field: Leaf, text: str) -> str:
     if field.is_list and field.verbatim:
         return text if _is_json_list(text) else json.dumps(text.split(","))
     if field.is_list and not text.lstrip().startswith("["):
-        holds_numbers = float in typing.get_args(field.type)
-        return json.dumps([_number(part.strip()) if holds_numbers else part.strip() for part in text.split(",")])
+        parts = [part.strip() for part in text.split(",")]
+        kind = next((kind for kind in (int, float) if kind in typing.get_args(field.type)), None)
+        return json.dumps([_number(part, kind) if kind else part for part in parts])
     if field.is_mapping and "=" in text and not text.lstrip().startswith("{"):
         pairs = (part.partition("=") for part in text.split(","))
         return json.dumps({key.strip(): value.strip() for key, _, value in pairs})
@@ -293,10 +297,10 @@ def _is_json_list(text: str) -> bool:
         return False
 
 
-def _number(text: str) -> float | str:
-    """Gives a number where the text is one, for lists such as `0.9,0.95`."""
+def _number(text: str, kind: type[int] | type[float]) -> float | str:
+    """Gives a number where the text is one, for lists such as `0.9,0.95` and `2,0`."""
     try:
-        return float(text)
+        return kind(text)
     except ValueError:
         return text
 
@@ -311,9 +315,8 @@ def _describe(kind: Any) -> str:
             ", ".join(str(choice) for choice in arguments[:-1]) + f"{' or ' if arguments[:-1] else ''}{arguments[-1]}"
         )
     if typing.get_origin(kind) in (tuple, list):
-        return (
-            f"a list such as [{', '.join('0.9' if part is float else 'name' for part in arguments if part is not ...)}]"
-        )
+        shown = (LIST_ITEMS.get(part, "name") for part in arguments if part is not ...)
+        return f"a list such as [{', '.join(shown)}]"
     if typing.get_origin(kind) is dict:
         return "a mapping such as key=value"
     if arguments:

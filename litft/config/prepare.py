@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from litft.config.fields import REQUIRED, leaf, require_seed
 from litft.errors import ConfigError
@@ -27,6 +27,9 @@ class Preparation:
     too_long: Literal["drop", "truncate_response"] = leaf(
         "drop", "what becomes of a row over max_seq_length: left out, or its answer cut"
     )
+    origin: Literal["any", "human"] = leaf(
+        "any", "human refuses answers that a model wrote, or of which nobody says who wrote them"
+    )
     max_rejected_fraction: float = leaf(0.01, "share of unreadable rows above which nothing is written")
     overwrite: bool = leaf(False, "replace data prepared there before")
 
@@ -44,12 +47,19 @@ class Preparation:
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must be from 0 to 1.")
 
+    def options(self) -> dict[str, Any]:
+        """Gives what only this dataset is told, for its own `read`: the fields of a config made for it alone."""
+        shared = {field.name for kind in (PrepareConfig, PrepareFileConfig) for field in fields(kind)}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in shared}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(Preparation):
     """A published dataset."""
 
-    data_file: Path | None = leaf(None, "a local file to read instead of the hub")
+    data_file: Path | None = leaf(
+        None, "a local file to read instead of the hub, or a folder where the dataset is several files"
+    )
     revision: str | None = leaf(None, "branch, tag or commit of the dataset on the hub")
 
 
@@ -57,7 +67,7 @@ class PrepareConfig(Preparation):
 class PrepareFileConfig(Preparation):
     """A file of the user's own."""
 
-    data_file: Path = leaf(REQUIRED, "the file to read")
+    data_file: Path = leaf(REQUIRED, "the file to read, or a folder of them where the dataset is several")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +77,69 @@ class PrepareCsvConfig(PrepareFileConfig):
     columns: dict[str, str] | None = leaf(
         None, "names of the columns where they differ: instruction=question,output=answer"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOasst1Config(PrepareConfig):
+    """OpenAssistant's trees of messages."""
+
+    paths: Literal["best", "all"] = leaf("best", "of each tree the best-ranked path, or every path to a last answer")
+    language: tuple[str, ...] = leaf((), "codes of the languages to read: en,de (default: all)", verbatim=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareTasksConfig(PrepareFileConfig):
+    """Task files of Natural-Instructions."""
+
+    tasks: tuple[str, ...] = leaf((), "names of tasks, * for any part: task1146_country_capital,task006* (default all)")
+    rows_per_task: int | None = leaf(None, "rows to draw of each task (default all of them)")
+    examples: tuple[int, int] = leaf((0, 0), "positive and negative examples to show before each row, such as 2,0")
+
+    def __post_init__(self) -> None:
+        """Refuses counts that cannot be meant.
+
+        Raises:
+            ConfigError: naming the field and its value.
+        """
+        super().__post_init__()
+        if self.rows_per_task is not None and self.rows_per_task < 1:
+            raise ConfigError(f"rows_per_task is {self.rows_per_task}; it must be at least 1.")
+        if min(self.examples) < 0:
+            raise ConfigError(f"examples is {','.join(map(str, self.examples))}; no count can be negative.")
+
+    def options(self) -> dict[str, Any]:
+        """Gives also the seed, which draws the rows."""
+        return {**super().options(), "seed": self.seed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareFlanConfig(PrepareFileConfig):
+    """Files of the FLAN collection."""
+
+    answers: Literal["chain_of_thought", "answer"] = leaf(
+        "chain_of_thought", "what a row with a chain of thought teaches: the chain and the answer, or the answer alone"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareJsonConfig(PrepareFileConfig):
+    """JSON of the user's own, in any shape that is known."""
+
+    format: str | None = leaf(None, "the shape of a row, such as alpaca or messages (default: told by its fields)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareTokensConfig(PrepareFileConfig):
+    """Rows that are token ids already."""
+
+    labels: Literal["auto", "same", "next"] = leaf(
+        "auto", "which token a label names: the one at its own place (same), or the one after it (next)"
+    )
+
+
+@dataclass(frozen=True)
+class PrepareListConfig:
+    """Nothing is told: all datasets are shown."""
+
+
+Preparations = PrepareConfig | PrepareFileConfig

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from litft.data.reading.rows import TokenRow
+from litft.errors import TokenizerError
 from litft.text.prompts import Conversation, PromptStyle, encode_conversations
 from litft.text.tokenizer import Tokenizer
 
@@ -41,6 +43,31 @@ def iter_examples(tokenizer: Tokenizer, style: PromptStyle, conversations: Seque
     while batch := list(islice(rest, BATCH_ROWS)):
         for turns in encode_conversations(tokenizer, style, batch):
             yield join_turns(turns)
+
+
+def iter_contents(
+    tokenizer: Tokenizer, style: PromptStyle, contents: Sequence[Conversation | TokenRow]
+) -> Iterator[Example]:
+    """Gives `iter_examples` of a dataset's rows; rows that are token ids already come as they are.
+
+    Raises:
+        TokenizerError: the tokenizer has no EOS, or not so many tokens as a row of ids says.
+    """
+    yield from iter_examples(tokenizer, style, [row for row in contents if isinstance(row, Conversation)])
+    for row in contents:
+        if isinstance(row, TokenRow):
+            _refuse_unknown_ids(tokenizer, row)
+            yield Example(row.input_ids.tolist(), [bool(bit) for bit in row.mask])
+
+
+def _refuse_unknown_ids(tokenizer: Tokenizer, row: TokenRow) -> None:
+    """Refuses ids that the tokenizer does not have."""
+    largest = max(row.input_ids)
+    if largest >= tokenizer.vocab_size:
+        raise TokenizerError(
+            f"{row.file}, line {row.line} holds the token id {largest}, but the tokenizer has {tokenizer.vocab_size} "
+            "tokens; the rows were made with another tokenizer, name its model with --checkpoint_dir."
+        )
 
 
 def join_turns(turns: Sequence[tuple[list[int], list[int]]]) -> Example:

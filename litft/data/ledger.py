@@ -19,7 +19,8 @@ class Ledger:
 
     Attributes:
         rows_read: rows of the file.
-        rejected: rows that could not be used, each with its line and reason.
+        rejected: rows that were not used, each with its line and reason.
+        notes: for each thing that was left out of rows, in how many.
         rows_duplicate: rows equal to an earlier one, token for token.
         rows_dropped: rows that were too long, or had nothing to learn.
         rows_kept_train, rows_kept_test: rows written.
@@ -30,6 +31,7 @@ class Ledger:
 
     rows_read: int = 0
     rejected: list[Rejected] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
     rows_duplicate: int = 0
     rows_dropped: int = 0
     rows_kept_train: int = 0
@@ -61,10 +63,15 @@ class Ledger:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives plain types for the manifest: the numbers, and why rows were rejected."""
+        """Gives plain types for the manifest: the numbers, why rows were rejected, and what was left out of others."""
         reasons = Counter(row.reason for row in self.rejected)
-        listed = [{"line": row.line, "reason": row.reason} for row in self.rejected[:LISTED_REJECTED]]
-        return {**self.counts(), "rejected_reasons": dict(reasons.most_common(LISTED_REJECTED)), "rejected": listed}
+        listed = [_listed(row) for row in self.rejected[:LISTED_REJECTED]]
+        return {
+            **self.counts(),
+            "notes": dict(self.notes),
+            "rejected_reasons": dict(reasons.most_common(LISTED_REJECTED)),
+            "rejected": listed,
+        }
 
     def table(self) -> str:
         """Gives the numbers as lines to read, aligned."""
@@ -76,6 +83,11 @@ class Ledger:
         return "\n".join(f"  {name:<{wide}}  {value:>{deep}}" for name, value in cells.items())
 
 
+def _listed(row: Rejected) -> dict[str, Any]:
+    """Gives one rejected row for the manifest; its file where there are several."""
+    return {**({"file": row.file} if row.file else {}), "line": row.line, "reason": row.reason}
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a preparation made.
@@ -83,7 +95,7 @@ class Manifest:
     Attributes:
         destination: the folder.
         settings: all that decided the ids and the split, in plain types.
-        sources: for each source what file it was.
+        sources: for each source what files it was.
         ledgers: for each source what became of its rows.
         files: for each written file its rows, tokens and sha256.
     """

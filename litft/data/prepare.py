@@ -1,4 +1,4 @@
-"""`litft prepare`: a dataset's file, a tokenizer and a prompt style become train.pt, test.pt and manifest.yaml.
+"""`litft prepare`: a dataset's files, a tokenizer and a prompt style become train.pt, test.pt and manifest.yaml.
 
 Every row is accounted for, the same input gives the same bytes, and a destination is either whole or marked unfinished
 by a missing manifest. Knows no model but its context length and the number of its embedding rows.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,28 +24,27 @@ from litft.checkpoint.disk import atomic_path, sha256_file
 from litft.checkpoint.files import resolve_checkpoint_dir
 from litft.config.io import dump_yaml
 from litft.config.model import ModelConfig
-from litft.config.prepare import PrepareConfig, PrepareCsvConfig, PrepareFileConfig
-from litft.data.encode import Example, cut_example, iter_examples, mark_targets
+from litft.config.prepare import Preparations, PrepareConfig
+from litft.data.encode import Example, cut_example, iter_contents, mark_targets
+from litft.data.gather import SHOWN_REASONS, Gathered, gather, refuse_origin
 from litft.data.kept import Kept, split_rows
 from litft.data.ledger import Ledger, Manifest
-from litft.data.reading.hub import find_file
-from litft.data.reading.rows import Rejected, Row, Source
+from litft.data.reading.hub import file_labels, find_files
+from litft.data.reading.rows import Source, TokenRow
 from litft.data.sources import SOURCES
-from litft.data.sources.csv import unused_columns
 from litft.data.store import FORMAT, MANIFEST_FILE, TEST_FILE, TRAIN_FILE, save_prepared
 from litft.data.vocabulary import extend_tokenizer, publish_tokenizer
 from litft.errors import DataError, TokenizerError, did_you_mean
 from litft.text.new_tokens import NewTokens
-from litft.text.prompts import Conversation, PromptStyle, load_prompt_style, style_named
+from litft.text.prompts import Conversation, PromptStyle, end_id, stop_ids
+from litft.text.styles import load_prompt_style, style_named
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
-Preparations = PrepareConfig | PrepareFileConfig
 
 # Above this share of rows dropped or cut, the user is told how to keep them.
 LOUD_SHARE = 0.1
 
-SHOWN_REASONS = 3
 SHOWN_CHARACTERS = 80
 
 
@@ -85,40 +84,43 @@ def prepare(dataset: str, config: Preparations, report: Report = lambda message:
 def _prepare(setting: Setting, scratch: Path, report: Report) -> Manifest:
     """Reads, encodes, splits, writes and says what became of the rows."""
     config = setting.config
-    path = find_file(setting.source, config.data_file, _revision(config))
-    conversations, ledger = _read_rows(setting, path)
-    if isinstance(config, PrepareCsvConfig) and (unused := unused_columns(path, config.columns)):
-        report(unused)
-    kept = _encode_rows(setting, conversations, ledger)
+    paths = find_files(setting.source, config.data_file, _revision(config))
+    if setting.source.choose is not None:
+        paths = setting.source.choose(paths, **config.options())
+    gathered = gather(setting.source, paths, config)
+    ledger = gathered.ledger
+    _report_reading(setting, paths, gathered, report)
+    kept = _encode_rows(setting, gathered.contents, ledger)
     _refuse_nothing(setting, kept, ledger)
     train, test = split_rows(len(kept), config.test_split_fraction, config.seed)
     ledger.rows_kept_train, ledger.rows_kept_test = len(train), len(test)
     parts = {name: kept.tensors(rows) for name, rows in ((TRAIN_FILE, train), (TEST_FILE, test)) if len(rows)}
-    _count_tokens(setting.tokenizer, parts.values(), ledger)
+    _count_tokens(end_id(setting.tokenizer, setting.style), parts.values(), ledger)
     manifest = Manifest(
         setting.destination,
         {"format": FORMAT, **_meta(setting), **_choices(config)},
-        {setting.source.name: _describe_file(setting.source, path, config)},
+        {setting.source.name: _describe_files(setting.source, paths, gathered, config)},
         {setting.source.name: ledger},
         {name: {"rows": len(part["source"]), "tokens": len(part["input_ids"])} for name, part in parts.items()},
     )
     _write(manifest, parts, _meta(setting), scratch)
     _report(setting, ledger, report)
-    report(first_row(setting.tokenizer, parts[TRAIN_FILE]))
+    ends = set(stop_ids(setting.tokenizer, setting.style))
+    report(first_row(setting.tokenizer, ends, parts[TRAIN_FILE]))
     report(f"Next: litft finetune lora --checkpoint_dir {config.checkpoint_dir} --data_dir {setting.destination}")
     return manifest
 
 
-def first_row(tokenizer: Tokenizer, part: dict[str, Tensor]) -> str:
+def first_row(tokenizer: Tokenizer, ends: Collection[int], part: dict[str, Tensor]) -> str:
     """Shows the first row as it will be trained: the end of its prompt, and what carries loss, end token included."""
     end = int(part["offsets"][1])
     ids, mask = part["input_ids"][:end], part["target_mask"][:end]
     first = int(mask.int().argmax())
     prompt, answer = (tokenizer.decode(piece.tolist()) for piece in (ids[:first], ids[first:][mask[first:]]))
-    ends = "then the end token" if int(ids[-1]) in tokenizer.stop_ids else "cut, without an end token"
+    how = "then the end token" if int(ids[-1]) in ends else "cut, without an end token"
     return (
         f"first row, {end} tokens\n  prompt  ...{json.dumps(prompt[-SHOWN_CHARACTERS:], ensure_ascii=False)}\n"
-        f"  trained {json.dumps(answer[:SHOWN_CHARACTERS], ensure_ascii=False)}, {ends}"
+        f"  trained {json.dumps(answer[:SHOWN_CHARACTERS], ensure_ascii=False)}, {how}"
     )
 
 
@@ -130,14 +132,15 @@ def _setting(dataset: str, config: Preparations, scratch: Path, report: Report) 
     if dataset not in SOURCES:
         known = ", ".join(sorted(SOURCES))
         raise DataError(f'No dataset "{dataset}"; there are {known}.{did_you_mean(dataset, SOURCES)}')
+    refuse_origin(f"the dataset {dataset}", SOURCES[dataset].origin, config)
     destination = (config.destination_path or Path("data") / dataset).expanduser()
     _refuse_taken(destination, config.overwrite)
     checkpoint_dir = resolve_checkpoint_dir(config.checkpoint_dir)
     model = read_model_config(checkpoint_dir)
     new_tokens = extend_tokenizer(checkpoint_dir, scratch, config.add_tokens, model) if config.add_tokens else None
     tokenizer = Tokenizer(scratch if new_tokens else checkpoint_dir)
-    tokenizer.require_eos()
     style = load_prompt_style(checkpoint_dir) if config.prompt_style is None else style_named(config.prompt_style)
+    end_id(tokenizer, style)
     max_seq_length = min(config.max_seq_length, model.block_size)
     if max_seq_length < config.max_seq_length:
         report(
@@ -159,44 +162,11 @@ def _refuse_taken(destination: Path, overwrite: bool) -> None:
         )
 
 
-def _read_rows(setting: Setting, path: Path) -> tuple[list[Conversation], Ledger]:
-    """Reads the whole file, and refuses it when too many rows cannot be used."""
-    read: Callable[[Path], Iterable[Row | Rejected]] = setting.source.read
-    if isinstance(setting.config, PrepareCsvConfig):
-        read = partial(setting.source.read, columns=setting.config.columns)
-    ledger, conversations = Ledger(), []
-    for row in read(path):
-        ledger.rows_read += 1
-        if isinstance(row, Rejected):
-            ledger.rejected.append(row)
-        else:
-            conversations.append(row.conversation)
-    if not ledger.rows_read:
-        raise DataError(f"{path} has no rows; {setting.source.name} is {setting.source.schema}.")
-    _refuse_rejected(setting, path, ledger)
-    return conversations, ledger
-
-
-def _refuse_rejected(setting: Setting, path: Path, ledger: Ledger) -> None:
-    """Refuses a file of which more rows cannot be used than the user allows."""
-    count, allowed = len(ledger.rejected), setting.config.max_rejected_fraction
-    if count < ledger.rows_read and count <= allowed * ledger.rows_read:
-        return
-    shown = "; ".join(f"line {row.line}: {row.reason}" for row in ledger.rejected[:SHOWN_REASONS])
-    more = "; and so on" if count > SHOWN_REASONS else ""
-    advice = (
-        f"{setting.source.name} is {setting.source.schema}"
-        if count == ledger.rows_read
-        else f"max_rejected_fraction is {allowed}; mend the rows or raise it"
-    )
-    raise DataError(f"{count} of {ledger.rows_read} rows of {path} cannot be used ({shown}{more}); {advice}.")
-
-
-def _encode_rows(setting: Setting, conversations: list[Conversation], ledger: Ledger) -> Kept:
-    """Encodes each row and decides what becomes of it."""
+def _encode_rows(setting: Setting, contents: list[Conversation | TokenRow], ledger: Ledger) -> Kept:
+    """Encodes each row that is none yet, and decides what becomes of it."""
     kept = Kept()
-    examples = iter_examples(setting.tokenizer, setting.style, conversations)
-    for example in tqdm(examples, total=len(conversations), desc="encoding", unit=" rows", disable=None):
+    examples = iter_contents(setting.tokenizer, setting.style, contents)
+    for example in tqdm(examples, total=len(contents), desc="encoding", unit=" rows", disable=None):
         _refuse_foreign_ids(setting, example)
         fitted = _fit(setting, example)
         if fitted is None or not fitted.target_tokens:
@@ -247,14 +217,14 @@ def _length_advice(setting: Setting) -> str:
     return ", ".join(ways) or f"{setting.model.name} reads no more than {setting.model.block_size} tokens"
 
 
-def _count_tokens(tokenizer: Tokenizer, parts: Iterable[dict[str, Tensor]], ledger: Ledger) -> None:
+def _count_tokens(end: int, parts: Iterable[dict[str, Tensor]], ledger: Ledger) -> None:
     """Counts tokens, and answers that end, in what will be written."""
     stopping = 0
     for part in parts:
         targets = int(part["target_mask"].sum())
         ledger.target_tokens += targets
         ledger.prompt_tokens += len(part["input_ids"]) - targets
-        stopping += int((part["input_ids"][part["offsets"][1:] - 1] == tokenizer.require_eos()).sum())
+        stopping += int((part["input_ids"][part["offsets"][1:] - 1] == end).sum())
     ledger.stop_token_fraction = stopping / (ledger.rows_kept_train + ledger.rows_kept_test)
 
 
@@ -281,16 +251,20 @@ def _choices(config: Preparations) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _describe_file(source: Source, path: Path, config: Preparations) -> dict[str, Any]:
-    """Says which file a source was."""
+def _describe_files(source: Source, paths: list[Path], gathered: Gathered, config: Preparations) -> dict[str, Any]:
+    """Says which files a source was, and what was asked of them."""
     is_local = config.data_file is not None
+    hashes = [sha256_file(path) for path in paths]
     return {
-        "file": path.name,
-        "sha256": sha256_file(path),
+        "files": [{"file": name, "sha256": hash} for name, hash in zip(file_labels(paths), hashes, strict=True)],
+        "options": {
+            name: list(value) if isinstance(value, tuple) else value for name, value in config.options().items()
+        },
         "repo_id": None if is_local else source.repo_id,
         "revision": None if is_local else _revision(config),
         "licence": source.licence,
-        "origin": source.origin,
+        "origin": gathered.origin,
+        "found": gathered.found,
     }
 
 
@@ -327,11 +301,26 @@ def _write(manifest: Manifest, parts: dict[str, dict[str, Tensor]], meta: dict[s
         raise DataError(f"Cannot write to destination_path {destination}: {error.strerror}.") from error
 
 
+def _report_reading(setting: Setting, paths: list[Path], gathered: Gathered, report: Report) -> None:
+    """Tells the user what the files turned out to be, and what of them was not read."""
+    for found in gathered.found:
+        report(found)
+    if setting.source.unused is None:
+        return
+    for path in paths:
+        if sentence := setting.source.unused(path, **setting.config.options()):
+            report(sentence)
+
+
 def _report(setting: Setting, ledger: Ledger, report: Report) -> None:
     """Tells the user what became of the rows."""
     report(f"{setting.source.name} -> {setting.destination}, prompt style {setting.style.name}\n{ledger.table()}")
-    for row in ledger.rejected[:SHOWN_REASONS]:
-        report(f"rejected line {row.line}: {row.reason}")
+    for row in [row for row in ledger.rejected if row.is_fault][:SHOWN_REASONS]:
+        report(f"rejected {row.place}: {row.reason}")
+    for reason, count in Counter(row.reason for row in ledger.rejected if not row.is_fault).most_common(SHOWN_REASONS):
+        report(f"left out {count:,} times: {reason}")
+    for note, count in ledger.notes.most_common():
+        report(f"in {count:,} rows: {note}")
     for count, what in ((ledger.rows_dropped, "left out"), (ledger.rows_cut, "cut")):
         if count > LOUD_SHARE * ledger.rows_read:
             report(

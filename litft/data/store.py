@@ -60,7 +60,7 @@ class PreparedData:
         Raises:
             DataError: the file is missing, damaged or of another form.
         """
-        values = _load(path)
+        values = load_pt(path)
         if isinstance(values, list):
             return _from_lit_gpt(path, values)
         if not isinstance(values, dict) or values.get("format") != FORMAT:
@@ -160,8 +160,12 @@ def _check_ids(data: PreparedData, tokenizer: Tokenizer) -> None:
         )
 
 
-def _load(path: Path) -> object:
-    """Opens a file of tensors and plain types; no code in it is executed."""
+def load_pt(path: Path) -> object:
+    """Opens a file of tensors and plain types; no code in it is executed.
+
+    Raises:
+        DataError: the file is missing or damaged, or holds more than that.
+    """
     if not path.is_file():
         raise DataError(f"There is no prepared data {path}.{path_hint(path)}")
     try:

@@ -24,7 +24,8 @@ from litft.export.elsewhere import missing_libraries
 from litft.generate.sample import evaluating
 from litft.model.gpt import GPT
 from litft.text.chat_template import CONVERSATIONS
-from litft.text.prompts import ALPACA, PromptStyle, encode_prompt
+from litft.text.prompts import PromptStyle, encode_prompt
+from litft.text.styles import ALPACA
 from litft.text.tokenizer import Tokenizer
 
 LARGEST_DIFFERENCE = 1e-3  # of two float32 computations, as a share of the largest logit

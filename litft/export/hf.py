@@ -10,7 +10,7 @@ import torch
 
 from litft.checkpoint.disk import atomic_folder, require_free
 from litft.checkpoint.files import resolve_checkpoint_dir
-from litft.checkpoint.hf_folder import REPORT_FILE, check_hf_folder, stop_ids, tokenizer_of, write_hf_folder
+from litft.checkpoint.hf_folder import REPORT_FILE, check_hf_folder, tokenizer_of, write_hf_folder
 from litft.config.convert import ToHfConfig
 from litft.config.export import Certificate
 from litft.errors import CheckpointError
@@ -28,7 +28,7 @@ from litft.export.source import Exportable, open_exportable
 from litft.methods.load import load_finetuned
 from litft.methods.merged import build_whole
 from litft.text.chat_template import CONVERSATIONS
-from litft.text.prompts import PromptStyle, encode_prompt
+from litft.text.prompts import PromptStyle, encode_prompt, stop_ids
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]

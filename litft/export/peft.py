@@ -35,7 +35,7 @@ from litft.methods.load import check_base, load_method
 from litft.methods.lora import LoRA, LoRALinear
 from litft.methods.merged import load_changes, require_nonzero
 from litft.methods.new_tokens import WithNewTokens
-from litft.text.prompts import STYLE_FILE, load_prompt_style
+from litft.text.styles import STYLE_FILE, load_prompt_style
 
 Report = Callable[[str], None]
 CONFIG_FILE = "adapter_config.json"

@@ -14,7 +14,8 @@ from litft.errors import CheckpointError
 from litft.methods.load import METHOD_FILE, check_base, load_method
 from litft.methods.lora import LoRA
 from litft.methods.merged import inner_method, load_changes, merged_weights, require_effect
-from litft.text.prompts import STYLE_FILE, PromptStyle, load_prompt_style
+from litft.text.prompts import PromptStyle
+from litft.text.styles import STYLE_FILE, load_prompt_style
 
 PROVENANCE_FILE = "provenance.json"
 

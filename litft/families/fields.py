@@ -275,8 +275,25 @@ class HfFields:
         silent = n_head if default is None or self.has("num_key_value_heads") else default
         return self.integer("num_key_value_heads", default=silent)
 
+    def window(self, default: int | None, is_used: bool = True) -> int | None:
+        """Gives the tokens that a block with a window sees, None for all.
+
+        Args:
+            default: of the class, where the field is absent; null means none.
+            is_used: whether there are such blocks.
+
+        Raises:
+            CheckpointError: the value is not a whole number, or is below 1.
+        """
+        window = self.optional_integer("sliding_window") if self.has("sliding_window") else default
+        if not is_used:
+            return None
+        if window is not None and window < 1:
+            self.refuse("sliding_window", "a token must see at least itself")
+        return window
+
     def windows(self, window: int | None, full: Iterable[int], n_layer: int) -> dict[str, Any]:
-        """Gives `sliding_window` and `full_attention_layers` for a `ModelConfig`.
+        """Gives `sliding_window` and `full_attention_layers` of a family whose blocks need not be alike.
 
         Args:
             window: tokens that a block with a window sees, or None.
@@ -284,7 +301,7 @@ class HfFields:
             n_layer: how many blocks there are.
 
         Raises:
-            CheckpointError: `layer_types` names an unknown type, or not one for each block; a window is below 1.
+            CheckpointError: `layer_types` names an unknown type, or not one for each block.
         """
         types = self.value("layer_types")
         if types is not None:
@@ -294,8 +311,6 @@ class HfFields:
                 if kind not in ("full_attention", "sliding_attention"):
                     self.refuse("layer_types", "litft knows full_attention and sliding_attention")
             full = [layer for layer, kind in enumerate(types) if kind == "full_attention"]
-        if window is not None and window < 1:
-            self.refuse("sliding_window", "a token must see at least itself")
         layers = tuple(full)
         if window is None or len(layers) == n_layer:
             return {"sliding_window": None, "full_attention_layers": ()}

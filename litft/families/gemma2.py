@@ -55,11 +55,7 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
         logit_softcap=fields.cap("final_logit_softcapping", 30.0),
         embedding_scale=n_embd**0.5,
         tie_embeddings=fields.flag("tie_word_embeddings", True),
-        **fields.windows(
-            fields.optional_integer("sliding_window") if fields.has("sliding_window") else 4096,
-            range(1, n_layer, 2),
-            n_layer,
-        ),
+        **fields.windows(fields.window(4096), range(1, n_layer, 2), n_layer),
         **fields.rope(block_size),
     )
 

@@ -35,7 +35,6 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
     every = fields.integer("sliding_window_pattern", default=6)
     if every < 1:
         fields.refuse("sliding_window_pattern", "every so many blocks one sees all, so at least 1 belongs there")
-    window = fields.optional_integer("sliding_window") if fields.has("sliding_window") else 4096
     block_size = fields.integer("max_position_embeddings", default=131_072)
     attention_bias = fields.flag("attention_bias", False)
     fields.has("hidden_act")  # a second spelling of hidden_activation, which transformers does not read
@@ -59,10 +58,9 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
         proj_bias=attention_bias,
         attention_scale=fields.number("query_pre_attn_scalar", default=256) ** -0.5,
         logit_softcap=fields.cap("final_logit_softcapping", None),
-        attention_softcap=fields.cap("attn_logit_softcapping", None),
         embedding_scale=n_embd**0.5,
         tie_embeddings=fields.flag("tie_word_embeddings", True),
-        **fields.windows(window, range(every - 1, n_layer, every), n_layer),
+        **fields.windows(fields.window(4096), range(every - 1, n_layer, every), n_layer),
         **_rope(fields, block_size),
     )
 

@@ -21,7 +21,6 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
     """
     n_embd, n_head = fields.integer("hidden_size", default=4096), fields.integer("num_attention_heads", default=32)
     n_layer = fields.integer("num_hidden_layers", default=32)
-    window = fields.optional_integer("sliding_window") if fields.has("sliding_window") else 4096
     block_size = fields.integer("max_position_embeddings", default=4096 * 32)
     return ModelConfig(
         name=fields.name,
@@ -37,7 +36,7 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
         norm_eps=fields.number("rms_norm_eps", default=1e-6),
         activation=fields.activation("hidden_act", "silu"),
         tie_embeddings=fields.flag("tie_word_embeddings", False),
-        **fields.windows(window, (), n_layer),
+        **fields.windows(fields.window(4096), (), n_layer),
         **fields.rope(block_size),
     )
 

@@ -20,12 +20,11 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
     Source: `MixtralConfig` and `MixtralSparseMoeBlock` of transformers 5.
     """
     n_embd, n_head = fields.integer("hidden_size", default=4096), fields.integer("num_attention_heads", default=32)
-    n_layer = fields.integer("num_hidden_layers", default=32)
     block_size = fields.integer("max_position_embeddings", default=4096 * 32)
     return ModelConfig(
         name=fields.name,
         family="mixtral",
-        n_layer=n_layer,
+        n_layer=fields.integer("num_hidden_layers", default=32),
         n_head=n_head,
         n_embd=n_embd,
         n_query_groups=fields.query_groups(n_head, 8),
@@ -38,7 +37,7 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
         n_expert=fields.integer("num_local_experts", default=8),
         n_expert_per_token=fields.integer("num_experts_per_tok", default=2),
         tie_embeddings=fields.flag("tie_word_embeddings", False),
-        **fields.windows(fields.optional_integer("sliding_window"), (), n_layer),
+        sliding_window=fields.window(None),
         **fields.rope(block_size, base_default=1e6),
     )
 

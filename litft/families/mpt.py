@@ -59,7 +59,7 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
         norm_eps=fields.number("layer_norm_epsilon", default=1e-5),
         mlp="plain",
         activation="gelu",
-        qkv_clip=attention.optional_number("clip_qkv"),
+        qkv_clip=attention.cap("clip_qkv", None),
         attention_scale=attention.optional_number("softmax_scale"),
         tie_embeddings=fields.flag("tie_word_embeddings", True),
     )

@@ -19,13 +19,12 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
     Source: `Phi3Config` and `Phi3Attention` of transformers 5.
     """
     n_embd, n_head = fields.integer("hidden_size", default=3072), fields.integer("num_attention_heads", default=32)
-    n_layer = fields.integer("num_hidden_layers", default=32)
     block_size = fields.integer("max_position_embeddings", default=4096)
     fields.has("original_max_position_embeddings")
     return ModelConfig(
         name=fields.name,
         family="phi3",
-        n_layer=n_layer,
+        n_layer=fields.integer("num_hidden_layers", default=32),
         n_head=n_head,
         n_embd=n_embd,
         n_query_groups=fields.query_groups(n_head),
@@ -36,7 +35,7 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
         norm_eps=fields.number("rms_norm_eps", default=1e-5),
         activation=fields.activation("hidden_act", "silu"),
         tie_embeddings=fields.flag("tie_word_embeddings", False),
-        **fields.windows(fields.optional_integer("sliding_window"), (), n_layer),
+        sliding_window=fields.window(None),
         **fields.rope(block_size, partial_key="partial_rotary_factor"),
     )
 

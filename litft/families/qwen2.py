@@ -46,10 +46,9 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
 
 def qwen_windows(fields: HfFields, n_layer: int) -> dict[str, Any]:
     """Gives the blocks with a sliding window: those from `max_window_layers` on, where windows are used at all."""
-    window = fields.optional_integer("sliding_window") if fields.has("sliding_window") else 4096
-    is_used = fields.flag("use_sliding_window", False)
+    window = fields.window(4096, fields.flag("use_sliding_window", False))
     full = range(min(n_layer, fields.integer("max_window_layers", default=28)))
-    return fields.windows(window if is_used else None, full, n_layer)
+    return fields.windows(window, full, n_layer)
 
 
 QWEN2 = Family("qwen2", ("qwen2",), config_from_hf, llama_rules)

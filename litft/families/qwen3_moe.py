@@ -20,19 +20,16 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
     Source: `Qwen3MoeConfig` and `Qwen3MoeSparseMoeBlock` of transformers 5.
     """
     n_embd, n_head = fields.integer("hidden_size", default=2048), fields.integer("num_attention_heads", default=32)
-    n_layer = fields.integer("num_hidden_layers", default=24)
     block_size = fields.integer("max_position_embeddings", default=32768)
     attention_bias = fields.flag("attention_bias", False)
     fields.only("mlp_only_layers", None, [])
     fields.only("decoder_sparse_step", None, 1)
     for field in ("intermediate_size", "max_window_layers"):
         fields.has(field)  # of blocks without experts; of Qwen2, and not read here
-    window = fields.optional_integer("sliding_window")
-    is_used = fields.flag("use_sliding_window", False)
     return ModelConfig(
         name=fields.name,
         family="qwen3_moe",
-        n_layer=n_layer,
+        n_layer=fields.integer("num_hidden_layers", default=24),
         n_head=n_head,
         n_embd=n_embd,
         n_query_groups=fields.query_groups(n_head, 4),
@@ -49,7 +46,7 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
         qkv_bias=attention_bias,
         proj_bias=attention_bias,
         tie_embeddings=fields.flag("tie_word_embeddings", False),
-        **fields.windows(window if is_used else None, (), n_layer),
+        sliding_window=fields.window(4096, fields.flag("use_sliding_window", False)),
         **fields.rope(block_size),
     )
 

@@ -98,7 +98,10 @@ def build_norm(config: ModelConfig) -> nn.Module:
 
 
 class NormEachHead(nn.Module):
-    """Layer norm over D with a weight for each head, no bias. Source: `StableLmLayerNormPerHead` of Hugging Face."""
+    """Layer norm over D with a weight for each head, no bias, in float32.
+
+    Source: `StableLmLayerNormPerHead` of Hugging Face.
+    """
 
     def __init__(self, n_head: int, head_size: int, eps: float) -> None:
         super().__init__()
@@ -107,7 +110,8 @@ class NormEachHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, T, D) -> (B, H, T, D)."""
-        return F.layer_norm(x, x.shape[-1:], eps=self.eps) * self.weight.to(x.dtype)[:, None]
+        normed = F.layer_norm(x.float(), x.shape[-1:], eps=self.eps)
+        return (normed * self.weight.float()[:, None]).to(x.dtype)
 
 
 class NormAllHeads(RMSNormFloat32):

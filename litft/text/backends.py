@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,7 @@ class Backend(Protocol):
         vocab_size: tokens with added ones.
         special_ids: ids that stand for no text: BOS, EOS, markers of a chat.
         prefix: ids that the file itself puts before every text.
+        specials: text and id of those that may be written out in a text.
         bos_id, eos_id: as the file itself names them.
     """
 
@@ -29,6 +30,7 @@ class Backend(Protocol):
     vocab_size: int
     special_ids: frozenset[int]
     prefix: list[int]
+    specials: dict[str, int]
     bos_id: int | None
     eos_id: int | None
 
@@ -41,8 +43,8 @@ class Backend(Protocol):
     def encode_literal(self, texts: Sequence[str]) -> list[list[int]]:
         """Encodes texts in which `</s>` and the like are ordinary characters."""
 
-    def encode_marked(self, text: str) -> list[int]:
-        """Encodes one text in which special tokens may be written out."""
+    def encode_marked(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encodes texts in which special tokens may be written out."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Gives the text of ids that are all known and not special."""
@@ -65,7 +67,8 @@ class JsonBackend:
         self._literal.encode_special_tokens = True
         self.vocab_size = self._literal.get_vocab_size()
         added = self._literal.get_added_tokens_decoder()
-        self.special_ids = frozenset(number for number, token in added.items() if token.special)
+        self.specials = {token.content: number for number, token in added.items() if token.special}
+        self.special_ids = frozenset(self.specials.values())
         self._added = {number: token.content for number, token in added.items()}
         self.prefix = list(self._literal.encode("").ids)
 
@@ -101,10 +104,10 @@ class JsonBackend:
         encodings = self._literal.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def encode_marked(self, text: str) -> list[int]:
+    def encode_marked(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Backend`."""
-        ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
-        return ids
+        encodings = self._marked.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Backend`."""
@@ -132,15 +135,10 @@ class PieceBackend:
         self.vocab_size = max([self._size, *(number + 1 for number in self._added.values())])
         control = [number for number in range(self._size) if self._pieces.is_control(number)]
         self.special_ids = frozenset([*control, self._pieces.unk_id(), *self._added.values()])
-        self._markers = {self._pieces.id_to_piece(number): number for number in control} | self._added
+        self.specials = {self._pieces.id_to_piece(number): number for number in control} | self._added
         self.prefix: list[int] = []
         self.bos_id = _or_none(self._pieces.bos_id())
         self.eos_id = _or_none(self._pieces.eos_id())
-
-    @cached_property
-    def _marker_pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self._markers, key=len, reverse=True)
-        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
     def id_of(self, token: str) -> int | None:
         """See `Backend`."""
@@ -161,19 +159,33 @@ class PieceBackend:
         ids: list[list[int]] = self._pieces.encode(list(texts))
         return ids
 
-    def encode_marked(self, text: str) -> list[int]:
+    def encode_marked(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Backend`."""
-        if not self._markers:
-            return self.encode_literal([text])[0]
+        return [self._encode_marked(text) for text in texts]
+
+    def _encode_marked(self, text: str) -> list[int]:
+        """Encodes what stands between special tokens piece by piece."""
         ids: list[int] = []
-        for part in filter(None, self._marker_pattern.split(text)):
-            ids += [self._markers[part]] if part in self._markers else self._pieces.encode(part)
+        for part in filter(None, special_pattern(self.specials).split(text)):
+            ids += [self.specials[part]] if part in self.specials else self._pieces.encode(part)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Backend`."""
         text: str = self._pieces.decode([number for number in ids if number < self._size])
         return text
+
+
+def special_pattern(specials: Mapping[str, int]) -> re.Pattern[str]:
+    """Gives what finds special tokens in a text and, as one group, cuts it there; of two that fit the longer."""
+    return _pattern_of(frozenset(specials))
+
+
+@lru_cache(maxsize=16)
+def _pattern_of(specials: frozenset[str]) -> re.Pattern[str]:
+    """Builds it once for a tokenizer; without special tokens it finds nothing."""
+    longest_first = sorted(specials, key=lambda text: (-len(text), text))
+    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
 
 def open_pieces(path: Path) -> sentencepiece.SentencePieceProcessor:

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 
-from litft.text.prompts import Conversation, PromptStyle, Turn, encode_prompt
+from litft.text.prompts import SYSTEM, Conversation, PromptStyle, Turn, encode_prompt, end_id
 from litft.text.tokenizer import Tokenizer
 
 # What templates are tried on. The last answer is the one to be given, so it is empty.
@@ -28,7 +28,7 @@ _TEMPLATE = """\
 {%- if messages[0]['role'] == 'system' -%}
 {%- set system, turns = messages[0]['content'], messages[1:] -%}
 {%- else -%}
-{%- set system, turns = '', messages -%}
+{%- set system, turns = DEFAULT_SYSTEM, messages -%}
 {%- endif -%}
 {%- for message in turns -%}
 {%- if message['role'] != ('user' if loop.index0 % 2 == 0 else 'assistant') -%}
@@ -54,21 +54,26 @@ def chat_template(style: PromptStyle, tokenizer: Tokenizer) -> str:
 
     Args:
         style: how the model was trained.
-        tokenizer: the model's; its BOS and EOS are written out.
+        tokenizer: the model's; its BOS and end token are written out.
 
     Raises:
-        TokenizerError: the tokenizer has no EOS.
+        TokenizerError: the tokenizer lacks the end token.
 
     Source: the variables `messages`, `add_generation_prompt` and `raise_exception` of transformers' chat templates.
     """
     first, answer, later = _glue(style, tokenizer)
-    first_before, first_after = _halves(style.first)
-    later_before, later_after = _halves(style.later)
-    start, end = _literal(_bos(tokenizer) + first), _literal(tokenizer.token_text(tokenizer.require_eos()))
+    bos, end = _bos(tokenizer), tokenizer.token_text(end_id(tokenizer, style))
+    system = f"({_filled(style.system, {SYSTEM: 'system'})} if system else '')"
+    first_frame = style.first if SYSTEM in style.first else SYSTEM + style.first
+    first_before, first_after = _halves(first_frame, system)
+    later_before, later_after = _halves(style.later, system)
     parts = {
-        "ANSWER": f"{_literal(answer)} ~ message['content'] ~ {end}",
-        "FIRST_BEFORE": f"{start} ~ (system ~ {_literal(_SYSTEM_END)} if system else '') ~ {first_before}",
-        "LATER_BEFORE": f"{_literal(later)} ~ {later_before}",
+        "DEFAULT_SYSTEM": _literal(style.default_system),
+        "ANSWER": " ~ ".join(
+            (_literal(answer), _filled(style.answer, {"{response}": "message['content']"}), _literal(end))
+        ),
+        "FIRST_BEFORE": f"{_literal(bos + first)} ~ {first_before}",
+        "LATER_BEFORE": f"{_literal(_between(style, tokenizer) + later)} ~ {later_before}",
         "FIRST_AFTER": first_after,
         "LATER_AFTER": later_after,
     }
@@ -84,14 +89,19 @@ def messages_of(conversation: Conversation) -> list[dict[str, str]]:
 
 
 Glue = tuple[str, str, str]
-_SYSTEM_END = "\n\n"  # as `PromptStyle.prompts` has it
 
 
-def _halves(frame: str) -> tuple[str, str]:
+def _halves(frame: str, system: str) -> tuple[str, str]:
     """Gives a frame as two Jinja expressions: up to the user's text, and after it, where the answer is asked for."""
-    before, _, after = frame.replace("{input}", "").rpartition("{instruction}")
-    pieces = (f"{_literal(piece)} ~ message['content']" for piece in before.split("{instruction}"))
-    return " ~ ".join(pieces), _literal(after)
+    before, place, after = frame.replace("{input}", "").rpartition("{instruction}")
+    values = {"{instruction}": "message['content']", SYSTEM: system}
+    return _filled(before + place, values), _literal(after)
+
+
+def _filled(frame: str, values: dict[str, str]) -> str:
+    """Gives a frame as a Jinja expression, with expressions in the places of its placeholders."""
+    parts = re.split("(" + "|".join(map(re.escape, values)) + ")", frame)
+    return " ~ ".join(values.get(part, _literal(part)) for part in parts if part)
 
 
 def _literal(text: str) -> str:
@@ -102,6 +112,11 @@ def _literal(text: str) -> str:
 def _bos(tokenizer: Tokenizer) -> str:
     """Gives what stands before the first prompt."""
     return tokenizer.token_text(tokenizer.bos_id) if tokenizer.adds_bos and tokenizer.bos_id is not None else ""
+
+
+def _between(style: PromptStyle, tokenizer: Tokenizer) -> str:
+    """Gives what stands between an answer's end token and the next prompt."""
+    return (_bos(tokenizer) if style.bos_each_turn else "") + style.after
 
 
 def _glue(style: PromptStyle, tokenizer: Tokenizer) -> Glue:
@@ -124,9 +139,10 @@ def _glue(style: PromptStyle, tokenizer: Tokenizer) -> Glue:
 def _joined(style: PromptStyle, tokenizer: Tokenizer, glue: Glue, conversation: Conversation) -> str:
     """Gives the text that the template makes of a conversation."""
     first, answer, later = glue
-    end = tokenizer.token_text(tokenizer.require_eos())
+    end = tokenizer.token_text(end_id(tokenizer, style))
     text, before = "", _bos(tokenizer) + first
     for prompt, turn in zip(style.prompts(conversation), conversation.turns, strict=True):
-        text += before + prompt + answer + turn.response + end
-        before = later
-    return text.removesuffix(answer + end)
+        given = "".join(piece for piece, _ in style.answer_segments(turn)) + end if turn.response else ""
+        text += before + prompt.removeprefix(style.after if text else "") + (answer + given if given else "")
+        before = _between(style, tokenizer) + later
+    return text

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litft.errors import TokenizerError
-from litft.text.backends import Backend, JsonBackend, PieceBackend, is_rank_file, open_pieces
+from litft.text.backends import Backend, JsonBackend, PieceBackend, is_rank_file, open_pieces, special_pattern
 from litft.text.settings import BOS_BY_DEFAULT, CLASS_TOKENS, TokenizerSettings, load_settings
 
 # The end-of-text tokens of base models, for a bare tokenizer.json that nothing beside it explains.
@@ -19,6 +19,10 @@ KNOWN_EOS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>")
 
 # Above this share of differing tokens, two files of one folder are not the same tokenizer.
 DIFFERING_SHARE = 0.01
+
+
+# A text in pieces, and whether each is of the frame around what a person wrote.
+Segments = Sequence[tuple[str, bool]]
 
 
 class Tokenizer:
@@ -75,7 +79,7 @@ class Tokenizer:
             TokenizerError: the tokenizer has no such token, or the text has half a character (a lone surrogate).
         """
         _check_text(text)
-        ids = self._backend.encode_marked(text)
+        [ids] = self._backend.encode_marked([text])
         if self.adds_bos if bos is None else bos:
             ids = self.with_bos(ids)
         return [*ids, self.require_eos()] if eos else ids
@@ -91,6 +95,48 @@ class Tokenizer:
         for text in texts:
             _check_text(text)
         return self._backend.encode_literal(texts)
+
+    def encode_framed(self, texts: Sequence[Segments]) -> list[list[int]]:
+        """Gives the ids of many texts, without BOS or EOS; special tokens count in their frames and not in the rest.
+
+        Args:
+            texts: each a sequence of pieces, and whether a piece is of the frame.
+
+        Raises:
+            TokenizerError: a text has half a character (a lone surrogate).
+        """
+        joined = ["".join(piece for piece, _ in segments) for segments in texts]
+        for text in joined:
+            _check_text(text)
+        find = special_pattern(self._backend.specials).findall
+        ids: dict[int, list[int]] = {}
+        clean, framed = [], []
+        for index, (text, segments) in enumerate(zip(joined, texts, strict=True)):
+            count = len(find(text))
+            if not count:
+                clean.append(index)
+            elif count == sum(len(find(piece)) for piece, is_frame in segments if is_frame):
+                framed.append(index)
+            else:
+                ids[index] = self._encode_apart(segments)
+        ids |= dict(zip(clean, self._backend.encode_literal([joined[index] for index in clean]), strict=True))
+        ids |= dict(zip(framed, self._backend.encode_marked([joined[index] for index in framed]), strict=True))
+        return [ids[index] for index in range(len(texts))]
+
+    def _encode_apart(self, segments: Segments) -> list[int]:
+        """Encodes a text whose contents write out a special token, which is to stay ordinary characters."""
+        specials, runs = self._backend.specials, [""]
+        for piece, is_frame in segments:
+            for part in special_pattern(specials).split(piece) if is_frame else [piece]:
+                if is_frame and part in specials:
+                    runs += [part, ""]
+                else:
+                    runs[-1] += part
+        texts = iter(self._backend.encode_literal([run for run in runs[::2] if run]))
+        ids: list[int] = []
+        for index, run in enumerate(runs):
+            ids += [specials[run]] if index % 2 else next(texts) if run else []
+        return ids
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """Gives the ids with exactly one BOS before them.

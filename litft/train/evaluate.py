@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from litft.config.run import EvalConfig
 from litft.data.batches import iter_micro_batches
 from litft.data.store import PreparedData
 from litft.generate.sample import Sampling, evaluating, iter_tokens
-from litft.model.gpt import GPT
-from litft.text.tokenizer import Tokenizer
+from litft.text.prompts import stop_ids
 from litft.train.loss import TokenLoss, sum_loss_and_correct
+from litft.train.state import Run, trained_style
 
 
 @dataclass(frozen=True)
@@ -50,31 +49,26 @@ def validate(
     return Validation(loss.item() / count, correct.item() / count)
 
 
-def sample_answers(
-    fabric: Fabric, model: GPT, data: PreparedData, rows: Sequence[int], tokenizer: Tokenizer, config: EvalConfig
-) -> list[dict[str, Any]]:
+def sample_answers(run: Run, rows: Sequence[int]) -> list[dict[str, Any]]:
     """Answers the prompts of these rows greedily.
 
     Args:
-        fabric: for autocast.
-        model: the bare GPT.
-        data: the held-out split.
-        rows: whose prompts: the tokens before a row's first target.
-        tokenizer: turns ids into text.
-        config: how long an answer may be.
+        run: its bare model is asked, in its precision.
+        rows: of the held-out split; a prompt is the tokens before a row's first target.
 
     Returns:
         For each row: its number, prompt, answer and the expected answer.
     """
-    answers = []
-    with evaluating(model), fabric.autocast():
+    inputs, answers = run.inputs, []
+    ends = stop_ids(inputs.tokenizer, trained_style(inputs))
+    with evaluating(run.gpt), run.fabric.autocast():
         for row in rows:
-            ids, mask = data.row(row)
+            ids, mask = inputs.test.row(row)
             first = int(mask.int().argmax())
             prompt = ids[: max(first, 1)].tolist()
-            count = min(config.max_new_tokens, model.config.block_size - len(prompt))
-            tokens = list(iter_tokens(model, prompt, count, Sampling(), tokenizer.stop_ids)) if count > 0 else []
+            count = min(inputs.config.eval.max_new_tokens, run.gpt.config.block_size - len(prompt))
+            tokens = list(iter_tokens(run.gpt, prompt, count, Sampling(), ends)) if count > 0 else []
             expected = ids[first:][mask[first:]].tolist()
-            texts = (tokenizer.decode(part) for part in (prompt, tokens, expected))
+            texts = (inputs.tokenizer.decode(part) for part in (prompt, tokens, expected))
             answers.append({"row": int(row), **dict(zip(("prompt", "answer", "expected"), texts, strict=True))})
     return answers

@@ -17,8 +17,7 @@ from litft.config.run import parse_duration
 from litft.errors import ConfigError, LitftError
 from litft.methods.base import Full, trainable_state
 from litft.methods.merged import can_be_whole, changes_of, inner_method, merged_weights, require_effect
-from litft.train.finish import trained_style
-from litft.train.state import Inputs, Progress, Run
+from litft.train.state import Inputs, Progress, Run, trained_style
 
 SKIPPED = "written while training; litft export hf computes with it too"
 

@@ -18,8 +18,8 @@ from litft.checkpoint.files import copy_side_files, save_model_config
 from litft.checkpoint.tensors import save_safetensors, tensor_specs
 from litft.methods.base import trainable_state, weights_path
 from litft.methods.load import METHOD_FILE
-from litft.text.prompts import PromptStyle, load_prompt_style, save_prompt_style
-from litft.train.state import Inputs, Progress, Run, write_yaml
+from litft.text.styles import save_prompt_style
+from litft.train.state import Progress, Run, trained_style, write_yaml
 
 
 def finish(run: Run, progress: Progress) -> dict[str, Any]:
@@ -64,12 +64,6 @@ def method_record(run: Run, final: Path) -> dict[str, Any]:
         "base_sha256": run.inputs.hashes["base"],
         "settings": run.method.settings(),
     }
-
-
-def trained_style(inputs: Inputs) -> PromptStyle:
-    """Gives the prompt style of the data; the base's for rows that came tokenised and name none."""
-    style = inputs.train.meta.get("prompt_style")
-    return PromptStyle.from_dict(style) if style else load_prompt_style(inputs.checkpoint_dir)
 
 
 def summarise(run: Run, progress: Progress) -> dict[str, Any]:

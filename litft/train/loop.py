@@ -224,8 +224,7 @@ def validate_and_log(run: Run, progress: Progress, token_loss: TokenLoss, logger
     if progress.best_val_loss is None or result.loss < progress.best_val_loss:
         progress.best_val_loss, progress.best_step = result.loss, progress.step
     logger.log(Metrics(**_counts(progress), val_loss=result.loss, val_accuracy=result.accuracy))
-    first_rows = rows[: inputs.config.eval.prompts]
-    for sample in sample_answers(run.fabric, run.gpt, inputs.test, first_rows, inputs.tokenizer, inputs.config.eval):
+    for sample in sample_answers(run, rows[: inputs.config.eval.prompts]):
         logger.log_sample({"step": progress.step, **sample})
     line = f"step {progress.step}/{run.plan.steps}: held-out loss {result.loss:.4f}, accuracy {result.accuracy:.1%}"
     inputs.report(line if progress.final_loss is None else f"{line}, training loss {progress.final_loss:.4f}")

@@ -30,6 +30,8 @@ from litft.data.store import PreparedData
 from litft.errors import CheckpointError, ConfigError, LitftError
 from litft.methods.base import Method, trainable_state
 from litft.model.gpt import GPT
+from litft.text.prompts import PromptStyle
+from litft.text.styles import load_prompt_style
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
@@ -88,6 +90,12 @@ class Inputs:
     trainable_parameters: int
     resume_from: Path | None
     report: Report
+
+
+def trained_style(inputs: Inputs) -> PromptStyle:
+    """Gives the prompt style of the data; the base's for rows that came tokenised and name none."""
+    style = inputs.train.meta.get("prompt_style")
+    return PromptStyle.from_dict(style) if style else load_prompt_style(inputs.checkpoint_dir)
 
 
 @dataclass(frozen=True)

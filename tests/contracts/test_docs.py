@@ -206,6 +206,6 @@ def test_the_datasets_of_the_readme_are_those_of_the_code() -> None:
             assert (count, licence) == (f"{source.rows:,}", source.licence)
 
 
-@pytest.mark.parametrize(("name", "most"), [("README.md", 200), ("ARCHITECTURE.md", 120)])
+@pytest.mark.parametrize(("name", "most"), [("README.md", 220), ("ARCHITECTURE.md", 120)])
 def test_pages_stay_short(name: str, most: int) -> None:
     assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) < most

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from litft.cli import find_command, main
-from litft.config.commands import COMMANDS, Command
+from litft.config.commands import COMMANDS, Command, dataset_names
 from litft.config.parse import parse_config
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +152,6 @@ def test_a_script_runs_as_a_process(name: str) -> None:
 
 def test_each_dataset_and_conversion_has_its_script() -> None:
     names = {path.stem for path in SCRIPTS}
-    datasets = {f"prepare_{command.words[1]}" for command in COMMANDS if command.words[0] == "prepare"}
+    datasets = {f"prepare_{name}" for name in dataset_names()}
     assert datasets <= names
     assert {"download", "convert_hf_checkpoint", "convert_lit_checkpoint", "merge_lora"} <= names

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import transformers
-from tiny_text import SHARED, byte_tokenizer, piece_model, write_json
+from tiny_text import SHARED, byte_tokenizer, piece_model, with_markers, write_json
 from tokenizers import AddedToken, models, normalizers
 from tokenizers import Tokenizer as Library
 
-from litft.checkpoint.hf_folder import stop_ids, write_chat_template
+from litft.checkpoint.hf_folder import write_chat_template
 from litft.text.chat_template import CONVERSATIONS, messages_of
-from litft.text.prompts import STYLES, Conversation, PromptStyle, Turn, encode_prompt
+from litft.text.prompts import Conversation, PromptStyle, Turn, encode_prompt, stop_ids
+from litft.text.styles import STYLES
 from litft.text.tokenizer import Tokenizer
 
 DEMO = Path(__file__).parents[2] / "litft" / "demo" / "model"
@@ -28,8 +29,8 @@ HARD = PromptStyle(
 )
 
 
-def byte_folder(folder: Path, bos: bool) -> Path:
-    byte_tokenizer(template=bos).save(str(folder / "tokenizer.json"))
+def byte_folder(folder: Path, bos: bool, style: PromptStyle = HARD) -> Path:
+    with_markers(byte_tokenizer(template=bos), style).save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", NAMES)
     return folder
 
@@ -50,13 +51,13 @@ def trained_ids(folder: Path, style: PromptStyle) -> list[list[int]]:
 @pytest.mark.parametrize("style", [*STYLES.values(), HARD], ids=lambda style: style.name)
 @pytest.mark.parametrize("bos", [True, False])
 def test_byte_tokenizers(bos: bool, style: PromptStyle, place: str, tmp_path: Path) -> None:
-    write_chat_template(byte_folder(tmp_path, bos), Tokenizer(tmp_path), style)
+    write_chat_template(byte_folder(tmp_path, bos, style), Tokenizer(tmp_path), style)
     if place == "tokenizer_config.json":  # where older releases look
         (tmp_path / "chat_template.jinja").unlink()
     assert served_ids(tmp_path) == trained_ids(tmp_path, style)
 
 
-@pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
+@pytest.mark.parametrize("style", [style for style in STYLES.values() if not style.end], ids=lambda style: style.name)
 def test_the_tokenizer_of_the_demo(style: PromptStyle, tmp_path: Path) -> None:
     """Its texts begin as if a space stood before them, as sentencepiece's do."""
     folder = shutil.copytree(DEMO, tmp_path / "demo")
@@ -68,6 +69,9 @@ PUBLISHED = [
     ("tokenizers/falcon", "alpaca", 4),
     ("tokenizers/gpt-neox", "alpaca", 4),
     ("tokenizers/llama2", "alpaca", 4),
+    ("tokenizers/llama2", "llama2", 4),
+    ("tokenizers/llama2", "vicuna", 4),
+    ("tokenizers/llama3", "llama3", 4),
     ("tokenizers/llama3", "plain", 4),
     ("tokenizers/llama3", "alpaca", 3),  # ":A" is one piece: the colon of the frame and the first letter of an answer
     ("models/stories260K-hf", "alpaca", 4),

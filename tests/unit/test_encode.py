@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tiny_text import BOS, EOS, write_checkpoint
 
 from litft.data.encode import BATCH_ROWS, Example, cut_example, iter_examples, join_turns, mark_targets
-from litft.text.prompts import PLAIN, Conversation, Turn
+from litft.text.prompts import Conversation, Turn
+from litft.text.styles import PLAIN
 from litft.text.tokenizer import Tokenizer
 
 ONE = [([0, 10, 11], [20, 21, 1])]

@@ -34,7 +34,7 @@ from litft.methods.lora import LoRA
 from litft.methods.new_tokens import WithNewTokens
 from litft.model.load import load_model
 from litft.text.new_tokens import add_tokens
-from litft.text.prompts import ALPACA
+from litft.text.styles import ALPACA
 from litft.text.tokenizer import Tokenizer
 
 IDS = torch.randint(3, 96, (2, 24), generator=torch.Generator().manual_seed(2))
@@ -338,6 +338,10 @@ def test_comparisons() -> None:
     assert not other.agrees and other.argmax_agreement == 0.5
     with pytest.raises(CheckpointError, match=r"transformers does not compute .*same likeliest token at 50%"):
         require_agreement(other, "transformers", Path("out"))
+    sure = torch.tensor([[30.0, 29.9, 0.0]])  # 0.02 is little of 30, but not between neighbours
+    apart = compare([sure], [sure + torch.tensor([0.0, 0.02, 0.0])])
+    assert apart.relative_difference < 1e-3 and apart.argmax_agreement == 1.0
+    assert apart.kl == pytest.approx(5e-5, rel=0.05) and not apart.agrees
     assert not compare(first, [first[0] * torch.nan]).agrees
     with pytest.raises(CheckpointError, match="logits are"):
         compare(first, [first[0][:, :2]])

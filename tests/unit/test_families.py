@@ -212,6 +212,14 @@ def test_a_window_of_qwen_counts_only_where_it_is_used(model_type: str) -> None:
     used = read(model_type=model_type, **{**unused, "use_sliding_window": True})
     below = () if model_type == "qwen3_moe" else (0, 1, 2)
     assert (used.sliding_window, used.full_attention_layers) == (131072, below)
+    assert read(model_type=model_type, use_sliding_window=True).sliding_window == 4096
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "phi3"])
+def test_a_window_is_in_every_block_of_families_without_types(model_type: str) -> None:
+    """transformers asks these for `sliding_window` alone."""
+    config = read(model_type=model_type, sliding_window=8, layer_types=["full_attention"] * 32)
+    assert (config.sliding_window, config.full_attention_layers) == (8, ())
 
 
 def test_layer_types_win_over_a_pattern() -> None:
@@ -298,6 +306,7 @@ def test_mpt_as_its_repositories_write_it() -> None:
     writer = {**MPT_7B, "attn_config": {"alibi": True, "alibi_bias_max": 16, "clip_qkv": 6, "softmax_scale": 0.5}}
     config = model_config_from_hf(writer, "mpt-7b-storywriter")
     assert (config.alibi_bias_max, config.qkv_clip, config.attention_scale) == (16, 6, 0.5)
+    assert model_config_from_hf({**MPT_7B, "attn_config": {"clip_qkv": 0}}, "m").qkv_clip is None
 
 
 def test_opt_as_its_repositories_write_it() -> None:

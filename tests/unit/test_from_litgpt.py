@@ -22,7 +22,7 @@ from litft.errors import LitftError
 from litft.export.hf import to_hf
 from litft.families import model_config_from_hf
 from litft.methods.from_litgpt import from_litgpt
-from litft.text.prompts import load_prompt_style
+from litft.text.styles import load_prompt_style
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["qkv", "interleaved"])

@@ -18,9 +18,11 @@ from litft.data import prepare as prepare_module
 from litft.data.ledger import Ledger
 from litft.data.prepare import prepare, split_rows
 from litft.data.reading.rows import Rejected
+from litft.data.sources import SOURCES
 from litft.data.store import PreparedData
 from litft.errors import CheckpointError, ConfigError, DataError, LitftError, TokenizerError
-from litft.text.prompts import ALPACA, PLAIN, Conversation, PromptStyle, Turn, encode_prompt, save_prompt_style
+from litft.text.prompts import Conversation, PromptStyle, Turn, encode_prompt
+from litft.text.styles import ALPACA, PLAIN, save_prompt_style
 from litft.text.tokenizer import Tokenizer
 
 LEDGER_KEYS = [
@@ -70,7 +72,7 @@ def texts(folder: Path, path: Path) -> list[str]:
 def test_ledger_accounts_for_every_row(folder: Path) -> None:
     rows = [*numbered(20), ("question 3", "answer 3"), ("q", ""), ("long", "x" * 100)]
     ledger, messages, destination = run(folder, rows, max_seq_length=40, max_rejected_fraction=0.1)
-    assert list(ledger)[-12:] == [*LEDGER_KEYS, "rejected_reasons", "rejected"]
+    assert list(ledger)[-13:] == [*LEDGER_KEYS, "notes", "rejected_reasons", "rejected"]
     assert {key: ledger[key] for key in LEDGER_KEYS[:7]} == {
         "rows_read": 23,
         "rows_rejected": 1,
@@ -203,7 +205,7 @@ def test_meta_and_manifest_say_how_it_was_made(folder: Path) -> None:
     assert (meta["max_seq_length"], meta["seed"], meta["train_on"]) == (512, 7, "completions")
     assert {key: manifest[key] for key in meta} == meta and manifest["format"] == "litft-sft-1"
     source = manifest["sources"]["alpaca"]
-    assert (source["file"], source["sha256"]) == ("mine.jsonl", sha256_file(path))
+    assert source["files"] == [{"file": "mine.jsonl", "sha256": sha256_file(path)}]
     for name, rows in (("train.pt", 9), ("test.pt", 1)):
         assert manifest["files"][name]["rows"] == rows
         assert manifest["files"][name]["sha256"] == sha256_file(destination / name)
@@ -356,7 +358,7 @@ def test_published_files(tmp_path: Path, dataset: str, file: str, rows: int) -> 
     assert {**written["sources"][dataset], **counts} == written["sources"][dataset]
 
 
-@pytest.mark.parametrize("dataset", ["alpaca", "dolly", "lima", "csv"])
+@pytest.mark.parametrize("dataset", sorted(SOURCES))
 def test_scripts_are_doors(dataset: str) -> None:
     script = Path(__file__).parents[2] / "scripts" / f"prepare_{dataset}.py"
     text = script.read_text(encoding="utf-8")

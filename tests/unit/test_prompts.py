@@ -7,24 +7,20 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_text import BOS, EOS, SHARED, byte_tokenizer, write_checkpoint, write_json
+from tiny_text import BOS, EOS, SHARED, byte_tokenizer, with_markers, write_checkpoint, write_json
 
 from litft.data.encode import join_turns, mark_targets
 from litft.errors import ConfigError, TokenizerError
 from litft.text.prompts import (
-    ALPACA,
-    PLAIN,
-    STYLES,
     Conversation,
     PromptStyle,
     Turn,
     encode_conversations,
     encode_prompt,
     encode_turns,
-    load_prompt_style,
-    save_prompt_style,
-    style_named,
+    stop_ids,
 )
+from litft.text.styles import ALPACA, PLAIN, STYLES, load_prompt_style, save_prompt_style, style_named
 from litft.text.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -74,7 +70,7 @@ def test_system_stands_before_the_first_turn_only() -> None:
     assert PLAIN.prompts(Conversation((Turn("a"), Turn("b")), system="Be kind.")) == ["Be kind.\n\na", "b"]
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", ["alpaca", "plain"])
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_golden_ids_and_masks(style: str, example: str) -> None:
     if not (SHARED / "tokenizers" / "llama2").is_dir():
@@ -88,7 +84,7 @@ def test_golden_ids_and_masks(style: str, example: str) -> None:
     assert lines == (GOLDEN / f"{style}_{example}.txt").read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
+@pytest.mark.parametrize("style", [ALPACA, PLAIN])
 def test_turns_join_to_the_text_with_one_bos_and_an_eos_each(tokenizer: Tokenizer, style: PromptStyle) -> None:
     for conversation in EXAMPLES.values():
         turns = encode_turns(tokenizer, style, conversation)
@@ -99,6 +95,58 @@ def test_turns_join_to_the_text_with_one_bos_and_an_eos_each(tokenizer: Tokenize
         assert ids[0] == BOS and ids.count(BOS) == 1
         assert ids.count(EOS) == len(conversation.turns)
         assert all(response[-1] == EOS for _, response in turns)
+
+
+WHOLE = Conversation(
+    (Turn("Say {hi}.", response="Hi!"), Turn("And in French?", "informal", "Salut !")), system="Be brief."
+)
+
+
+def test_golden_texts_of_all_styles() -> None:
+    """What is learned stands between ⟦ and ⟧; BOS, EOS and a style's own end token are written as such."""
+    lines = []
+    for name, style in STYLES.items():
+        text, turns = "", zip(style.prompts(WHOLE), WHOLE.turns, strict=True)
+        for index, (prompt, turn) in enumerate(turns):
+            bos = "<BOS>" if index == 0 or style.bos_each_turn else ""
+            answer = "".join(piece for piece, _ in style.answer_segments(turn))
+            text += f"{bos}{prompt}⟦{answer}{style.end or '<EOS>'}⟧"
+        lines.append(f"=== {name}{f', stops at {list(style.stop)}' if style.stop else ''}\n{text}\n")
+    assert "\n".join(lines) == (GOLDEN / "styles.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not (SHARED / "tokenizers" / "llama3").is_dir(), reason="shared data is absent")
+def test_llama3_is_the_published_template() -> None:
+    """Its ids are those of the chat template that stands beside the tokenizer, rendered by transformers."""
+    transformers = pytest.importorskip("transformers")
+    folder = (SHARED / "tokenizers" / "llama3").resolve()
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Say hi."},
+        {"role": "assistant", "content": "Hi!"},
+        {"role": "user", "content": "And <|eot_id|>?"[:3]},
+    ]
+    wanted = list(theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+    asked = Conversation((Turn("Say hi.", response="Hi!"), Turn("And")), system="Be brief.")
+    assert encode_prompt(Tokenizer(folder), STYLES["llama3"], asked) == wanted
+
+
+def test_special_tokens_count_in_frames_and_not_in_what_people_write(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "c", tokenizer=with_markers(byte_tokenizer(), STYLES["chatml"]))
+    chat, style = Tokenizer(folder), STYLES["chatml"]
+    start, end = chat.id_of("<|im_start|>"), chat.id_of("<|im_end|>")
+    [(prompt, answer)] = encode_turns(chat, style, Conversation((Turn("Hi <|im_end|>", response="a<|im_end|>b"),)))
+    assert (prompt.count(start), prompt.count(end)) == (2, 1)
+    assert answer.count(end) == 1 and answer[-1] == end
+    assert end in stop_ids(chat, style)
+    plain = encode_turns(chat, style, Conversation((Turn("Hi", response="a"),)))[0][0]
+    assert prompt[: plain.index(end) - 2] == plain[: plain.index(end) - 2]
+
+
+def test_a_style_whose_end_token_is_missing_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(TokenizerError, match=r'"chatml" ends answers with <\|im_end\|>, which is no token'):
+        encode_turns(tokenizer, STYLES["chatml"], WHOLE)
 
 
 @pytest.mark.parametrize("name", ["llama2", "gpt-neox"])

@@ -15,6 +15,7 @@ NO_EXPERTS = sorted(
 NO_ROPE = {"mpt", "opt"}
 MPT = {"model_type": "mpt"}
 OPT = {"model_type": "opt"}
+MIXED = ("full_attention", "sliding_attention")
 LONGROPE = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [1.0] * 48}
 
 
@@ -93,6 +94,10 @@ def test_unknown_activation_is_refused_in_every_family(family: str) -> None:
         ({"model_type": "llama", "lm_head_bias": True}, "lm_head_bias = True"),
         ({"model_type": "mistral", "attention_bias": True}, "attention_bias = True"),
         ({"model_type": "mistral", "layer_types": ["full_attention", "sliding_attention"]}, "one for each of 32"),
+        *(  # transformers reads layer_types in none of these, so it would put the window into every block
+            ({"model_type": kind, "sliding_window": 8, "layer_types": list(MIXED)}, "every block .* alike")
+            for kind in ("mixtral", "phi3", "qwen3_moe")
+        ),
         ({"model_type": "mistral", "sliding_window": 0}, "sliding_window = 0, but a token must see at least itself"),
         ({"model_type": "mixtral", "num_experts_per_tok": 9}, "chooses 9 of 8 experts"),
         ({"model_type": "qwen3_moe", "mlp_only_layers": [0]}, r"mlp_only_layers = \[0\]"),
@@ -138,6 +143,8 @@ def test_gemma_looks_back_only(model_type: str) -> None:
         ({"model_type": "gemma", "hidden_activation": "gelu"}, "hidden_activation = 'gelu', but hidden_act means"),
         ({"model_type": "gemma2", "layer_types": ["sliding_attention"]}, "layer_types .* one for each of 26 blocks"),
         ({"model_type": "gemma2", "layer_types": ["full_attention"] * 25 + ["moving"]}, "knows full_attention and"),
+        # transformers keeps the field and computes without it
+        ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0"),
         ({"model_type": "gemma3_text", "layer_types": "full_attention"}, "one for each of 26 blocks"),
         ({"model_type": "gemma3_text", "sliding_window_pattern": 0}, "sliding_window_pattern = 0"),
         ({"model_type": "gemma3_text", "rope_parameters": {"full_attention": {}, "sliding_attention": 1}}, "a map of"),

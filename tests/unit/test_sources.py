@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hub_server import HubServer
 from huggingface_hub import constants
 from tiny_text import SHARED
 
-from litft.data.reading.hub import find_file
+from litft.data.reading.hub import find_files
 from litft.data.reading.rows import Rejected, Row
 from litft.data.sources import SOURCES
 from litft.data.sources.csv import read_csv, unused_columns
@@ -179,14 +180,14 @@ def test_data_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("nowhere/at/all.csv", "There is no data_file nowhere/at/all.csv."),
     ):
         with pytest.raises(DataError) as caught:
-            find_file(SOURCES["csv"], Path(wrong), None)
+            find_files(SOURCES["csv"], Path(wrong), None)
         assert words in str(caught.value)
-    assert find_file(SOURCES["csv"], Path("data/csv/mine.csv"), None) == Path("data/csv/mine.csv")
+    assert find_files(SOURCES["csv"], Path("data/csv/mine.csv"), None) == [Path("data/csv/mine.csv")]
 
 
 def test_csv_has_no_hub() -> None:
     with pytest.raises(DataError, match="--data_file"):
-        find_file(SOURCES["csv"], None, None)
+        find_files(SOURCES["csv"], None, None)
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def test_fetch_from_the_hub(tmp_path: Path, hub_of: Any) -> None:
     content = json.dumps({"conversations": ["a", "b"]})
     write(tmp_path / "repo" / "train.jsonl", content)
     hub_of(datasets={"GAIR/lima": tmp_path / "repo"})
-    path = find_file(SOURCES["lima"], None, None)
+    (path,) = find_files(SOURCES["lima"], None, None)
     assert path.read_text() == content and path.name == "train.jsonl"
 
 
@@ -235,14 +236,44 @@ def test_hub_errors(
     (tmp_path / "repo").mkdir()
     hub_of(datasets={repository: tmp_path / "repo"}, **options)
     with pytest.raises(DataError) as caught:
-        find_file(SOURCES["lima"], None, revision)
+        find_files(SOURCES["lima"], None, revision)
     assert words in str(caught.value) and "hf_secret" not in str(caught.value)
+
+
+def test_a_published_dataset_of_several_files(tmp_path: Path, hub_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    source = SOURCES["magpie"]
+    (tmp_path / "repo" / "data").mkdir(parents=True)
+    for name in ("train-00001-of-00002.parquet", "train-00000-of-00002.parquet", "test-00000-of-00001.parquet"):
+        write(tmp_path / "repo" / "data" / name, name)
+    hub_of(datasets={source.repo_id: tmp_path / "repo"})
+    found = find_files(source, None, None)
+    assert [path.read_text() for path in found] == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert find_files(source, None, None) == found
+    found[0].unlink()
+    with pytest.raises(DataError, match=r"train-\*\.parquet of the dataset .* is not in the cache"):
+        find_files(source, None, None)
+    # The cache of a client that keeps no listing, and takes what is there for all.
+    shutil.copytree(tmp_path / "cache", tmp_path / "old", symlinks=True, ignore=shutil.ignore_patterns("trees"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "old"))
+    with pytest.raises(DataError, match=r"cache has 1 of the 2 files data/train-\*\.parquet of the dataset Magpie"):
+        find_files(source, None, None)
+
+
+def test_a_published_dataset_whose_files_moved(tmp_path: Path, hub_of: Any) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "repo").mkdir()
+    write(tmp_path / "repo" / "README.md", "")
+    hub_of(datasets={SOURCES["magpie"].repo_id: tmp_path / "repo"})
+    with pytest.raises(DataError, match=r"The hub has no data/train-\*\.parquet of the dataset Magpie-Align"):
+        find_files(SOURCES["magpie"], None, None)
 
 
 def test_hub_out_of_reach(hub_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="is not in the cache and the hub cannot be reached"):
-        find_file(SOURCES["lima"], None, None)
+        find_files(SOURCES["lima"], None, None)
 
 
 def test_columns_that_are_left_aside_are_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 
 from litft.config.io import dump_yaml
 from litft.config.model import ModelConfig
+from litft.text.prompts import PromptStyle
 
 BOS, EOS, UNK = 0, 1, 2
 SPECIAL = ("<s>", "</s>", "<unk>")
@@ -36,6 +38,15 @@ def byte_tokenizer(first_words: tuple[str, ...] = (), template: bool = True) -> 
 
 
 @functools.cache
+def with_markers(tokenizer: tokenizers.Tokenizer, style: PromptStyle) -> tokenizers.Tokenizer:
+    """Gives the tokenizer with the special tokens that a style's frames hold."""
+    frames = style.system + style.first + style.later + style.end
+    texts = dict.fromkeys(re.findall(r"<[|｜]?[^<>\s]+?[|｜]?>", frames.replace("<<SYS>>", "").replace("<</SYS>>", "")))
+    known = [text for text in texts if tokenizer.token_to_id(text) is None]
+    tokenizer.add_special_tokens([tokenizers.AddedToken(text, special=True) for text in known])
+    return tokenizer
+
+
 def piece_model() -> bytes:
     """Gives a sentencepiece model of Llama's kind: unk 0, BOS 1, EOS 2, then byte pieces."""
     model = io.BytesIO()

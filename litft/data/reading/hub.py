@@ -1,7 +1,10 @@
-"""Finding a dataset's file: the one the user names, or the one on the Hugging Face hub. Knows no formats."""
+"""Finding a dataset's files: those the user names, or those on the Hugging Face hub. Knows no formats."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
@@ -12,46 +15,72 @@ from huggingface_hub.utils import logging
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # isort: skip
 
 from litft.data.paths import path_hint
+from litft.data.reading.parquet import SUFFIX, require_pyarrow
 from litft.data.reading.rows import Source
 from litft.errors import DataError
 
 
-def find_file(source: Source, data_file: Path | None, revision: str | None) -> Path:
-    """Gives the local path of a dataset's file.
+def find_files(source: Source, data_file: Path | None, revision: str | None) -> list[Path]:
+    """Gives the local paths of a dataset's files, at least one, in the order to read them.
 
     Args:
         source: the dataset.
-        data_file: the user's own file; None to fetch the published one (or find it in the cache).
+        data_file: the user's own file, or a folder where the dataset is several; None to fetch the published ones (or
+            find them in the cache).
         revision: branch, tag or commit on the hub; None for the default branch.
 
     Raises:
-        DataError: there is no such file, or it cannot be fetched.
+        DataError: there is no such file, it cannot be fetched, or could not be read then.
     """
     if data_file is not None:
-        return _local_file(data_file.expanduser())
-    if source.repo_id is None or source.file is None:
+        return _local_files(source, data_file.expanduser())
+    if source.repo_id is None or not source.files:
         raise DataError(f"{source.name} is a file of your own; name it with --data_file FILE.")
-    return _fetch(source.repo_id, source.file, revision)
+    if any(name.endswith(SUFFIX) for name in source.files):
+        require_pyarrow(f"The published file of {source.name}")
+    return [path for name in source.files for path in _fetch(source.repo_id, name, revision)]
 
 
-def _local_file(path: Path) -> Path:
-    """Refuses what is not a file, with the nearest that is."""
-    if path.is_dir():
-        inside = sorted(entry.name for entry in path.iterdir() if entry.is_file())[:5]
-        holds = f"it holds {', '.join(inside)}" if inside else "it holds no files"
-        raise DataError(f"data_file {path} is a folder, not a file; {holds}.")
-    if not path.is_file():
+def file_labels(paths: Sequence[Path]) -> list[str]:
+    """Gives each file a name to be told from the others by: its path under the folder that they share.
+
+    Args:
+        paths: at least one.
+    """
+    if len(paths) == 1:
+        return [paths[0].name]
+    shared = Path(os.path.commonpath([path.parent for path in paths]))
+    return [path.relative_to(shared).as_posix() for path in paths]
+
+
+def _local_files(source: Source, path: Path) -> list[Path]:
+    """Gives the user's file, or the files of the folder; refuses what is neither, with the nearest that is."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
         raise DataError(f"There is no data_file {path}.{path_hint(path)}")
-    return path
+    for pattern in source.folder_files:
+        if found := sorted(entry for entry in path.glob(pattern) if entry.is_file()):
+            return found
+    inside = sorted(entry.name for entry in path.iterdir() if entry.is_file())[:5]
+    holds = f"it holds {', '.join(inside)}" if inside else "it holds no files"
+    if source.folder_files:
+        raise DataError(f"data_file {path} has no {' or '.join(source.folder_files)}; {holds}.")
+    raise DataError(f"data_file {path} is a folder, not a file; {holds}.")
 
 
-def _fetch(repo_id: str, file: str, revision: str | None) -> Path:
-    """Downloads a file, or finds it in the cache. The access token is the hub library's affair and is never shown."""
+def _fetch(repo_id: str, name: str, revision: str | None) -> list[Path]:
+    """Downloads a file, or all that a name with `*` means, or finds them in the cache.
+
+    The access token is the hub library's affair and is never shown.
+    """
     # One sentence of ours says what its retries would say eleven times.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    where = f"{file} of the dataset {repo_id}" + (f" at revision {revision}" if revision else "")
+    where = f"{name} of the dataset {repo_id}" + (f" at revision {revision}" if revision else "")
     try:
-        return Path(huggingface_hub.hf_hub_download(repo_id, file, repo_type="dataset", revision=revision))
+        if "*" in name:
+            return _fetch_matching(repo_id, name, revision, where)
+        return [Path(huggingface_hub.hf_hub_download(repo_id, name, repo_type="dataset", revision=revision))]
     except errors.GatedRepoError as error:
         raise DataError(
             f"The dataset {repo_id} is gated: accept its licence at https://huggingface.co/datasets/{repo_id} and set "
@@ -75,3 +104,21 @@ def _fetch(repo_id: str, file: str, revision: str | None) -> Path:
         raise DataError(
             f"{where} could not be fetched ({status}); try again, or name a local file with --data_file."
         ) from error
+
+
+def _fetch_matching(repo_id: str, pattern: str, revision: str | None, where: str) -> list[Path]:
+    """Gives all files whose names a pattern means, ordered by name."""
+    folder = Path(
+        huggingface_hub.snapshot_download(repo_id, repo_type="dataset", revision=revision, allow_patterns=pattern)
+    )
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise DataError(f"The hub has no {where}; name a local file with --data_file.")
+    told = [re.search(r"-of-(\d+)", path.name) for path in found]
+    # Without a network an older client gives whatever the cache holds, and half a dataset would go unnoticed.
+    if told[0] is not None and len(found) != int(told[0][1]):
+        raise DataError(
+            f"The cache has {len(found)} of the {int(told[0][1])} files {where}; fetch the others with a network, or "
+            "name local files with --data_file."
+        )
+    return found

@@ -6,7 +6,10 @@ after it can be trusted.
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +20,17 @@ JSON_SPACE = " \t\r\n"
 
 
 def iter_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Gives the lines of a UTF-8 file with their line ends; a byte order mark is skipped.
+    """Gives the lines of a UTF-8 file with their line ends; a byte order mark is skipped, and `.gz` is unpacked.
 
     Raises:
         DataError: the file cannot be read, or a line is not UTF-8.
     """
     try:
-        with path.open("rb") as file:
+        with _open(path) as file:
             for number, line in enumerate(file, start=1):
                 yield number, _decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, path, number)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is no whole gzip file ({error}); fetch the file again.") from error
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
 
@@ -69,6 +74,19 @@ def iter_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise _broken(path, 1 + text.count("\n", 0, rest), "something follows the list")
 
 
+def read_json_object(path: Path) -> tuple[str, dict[str, Any]]:
+    """Gives the text of a file that is one JSON object, and the object.
+
+    Raises:
+        DataError: naming file and line.
+    """
+    text = "".join(line for _, line in iter_lines(path))
+    try:
+        return text, _object(json.loads(text), path, 1)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise _broken(path, *_place(error, text, 0)) from error
+
+
 def is_json_list(path: Path) -> bool:
     """Says whether a file begins a JSON list, and is not JSON Lines.
 
@@ -77,6 +95,13 @@ def is_json_list(path: Path) -> bool:
     """
     first = next((line for _, line in iter_lines(path) if line.strip(JSON_SPACE)), "")
     return first.lstrip(JSON_SPACE).startswith("[")
+
+
+def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
+    """Opens a file to read its bytes, unpacked."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")
+    return path.open("rb")
 
 
 def _decode(line: bytes, path: Path, number: int) -> str:

@@ -136,10 +136,11 @@ def _cell_limit() -> Iterator[None]:
 SOURCE = Source(
     name="csv",
     repo_id=None,
-    file=None,
+    files=(),
     licence="the user's own",
     origin="unknown",
     rows=None,
     schema="a header with the columns instruction, output and, where there is one, input; one row an example",
     read=read_csv,
+    unused=unused_columns,
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litft.data.reading.lines import iter_json_lines
+from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Rows, Source, read_fields
 
 
@@ -15,16 +15,16 @@ def read_dolly(path: Path) -> Rows:
     """Gives the rows of a file, each one turn; the context is the turn's input.
 
     Raises:
-        DataError: the file is not JSON Lines; naming the line.
+        DataError: the file cannot be read; naming the line.
     """
-    for line, values in iter_json_lines(path):
+    for line, values in iter_records(path):
         yield read_fields(line, values, instruction="instruction", response="response", context="context")
 
 
 SOURCE = Source(
     name="dolly",
     repo_id="databricks/databricks-dolly-15k",
-    file="databricks-dolly-15k.jsonl",
+    files=("databricks-dolly-15k.jsonl",),
     licence="CC BY-SA 3.0",
     origin="human",
     rows=15_011,

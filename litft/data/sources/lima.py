@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litft.data.reading.lines import iter_json_lines
+from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Rejected, Row, Rows, Source, text_fault
 from litft.text.prompts import Conversation, Turn
 
@@ -16,9 +16,9 @@ def read_lima(path: Path) -> Rows:
     """Gives the conversations of a file, each of one or more turns.
 
     Raises:
-        DataError: the file is not JSON Lines; naming the line.
+        DataError: the file cannot be read; naming the line.
     """
-    for line, values in iter_json_lines(path):
+    for line, values in iter_records(path):
         yield _read_row(line, values.get("conversations"))
 
 
@@ -40,7 +40,7 @@ def _read_row(line: int, texts: object) -> Row | Rejected:
 SOURCE = Source(
     name="lima",
     repo_id="GAIR/lima",
-    file="train.jsonl",
+    files=("train.jsonl",),
     licence="CC BY-NC-SA 4.0, or stricter where a source text is",
     origin="human",
     rows=1_030,

@@ -44,7 +44,7 @@ def _read_document(line: int, text: object) -> Row | Rejected:
 SOURCE = Source(
     name="text",
     repo_id=None,
-    file=None,
+    files=(),
     licence="your own",
     origin="unknown",
     rows=None,

@@ -1,0 +1,71 @@
+"""Magpie: instructions that an aligned model wrote by itself, with its answers, of one turn or several.
+
+Source: huggingface.co/datasets/Magpie-Align/Magpie-Llama-3.1-Pro-MT-300K-Filtered, and the files that
+github.com/magpie-align/magpie writes on the way, where an instruction may have several answers with rewards.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from litft.data.reading.records import iter_records
+from litft.data.reading.rows import Rejected, Row, Rows, Source, read_fields
+from litft.data.sources.sharegpt import read_conversations
+
+
+def read_magpie(path: Path) -> Rows:
+    """Gives the rows of a file: its conversations, else its instructions with their (best) answers.
+
+    Raises:
+        DataError: the file cannot be read; naming the line.
+    """
+    for line, values in iter_records(path):
+        yield _read_row(line, values)
+
+
+def _read_row(line: int, values: dict[str, object]) -> Row | Rejected:
+    """Reads one row by the fields that it has."""
+    if values.get("conversations") is not None:
+        return read_conversations(line, values)
+    if values.get("responses") is None:
+        return read_fields(line, values, instruction="instruction", response="response")
+    chosen = _best_response(values)
+    if isinstance(chosen, str):
+        return Rejected(line, chosen)
+    name = f"responses[{chosen[0]}]"
+    return read_fields(line, {**values, name: chosen[1]}, instruction="instruction", response=name)
+
+
+def _best_response(values: dict[str, object]) -> tuple[int, object] | str:
+    """Gives index and text of the answer with the highest reward, the first where there are none; or what is wrong."""
+    responses = values["responses"]
+    if not isinstance(responses, list) or not responses:
+        return '"responses" is not a list of texts'
+    name = next((name for name in ("rewards", "reward") if isinstance(values.get(name), list)), None)
+    if name is None:
+        return 0, responses[0]
+    rewards = values[name]
+    assert isinstance(rewards, list)
+    if len(rewards) != len(responses):
+        return f'"{name}" has {len(rewards)} numbers for {len(responses)} responses'
+    if not all(isinstance(reward, int | float) and not math.isnan(reward) for reward in rewards):
+        return f'"{name}" holds something that is not a number'
+    best = max(range(len(rewards)), key=lambda index: rewards[index])
+    return best, responses[best]
+
+
+SOURCE = Source(
+    name="magpie",
+    repo_id="Magpie-Align/Magpie-Llama-3.1-Pro-MT-300K-Filtered",
+    files=("data/train-*.parquet",),
+    licence="Llama 3.1 Community License",
+    origin="model",
+    rows=300_000,
+    schema=(
+        'parquet, a JSON list or JSON Lines of {"conversations": [{"from", "value"}, ...]}, {"instruction", "response"}'
+        ' or {"instruction", "responses", "rewards"}'
+    ),
+    read=read_magpie,
+    folder_files=("*.parquet", "data/*.parquet", "*.json", "*.jsonl"),
+)
