@@ -23,6 +23,7 @@ from litft.config.parse import HelpRequest, parse_config
 from litft.data.sources import SOURCES
 from litft.errors import ConfigError
 from litft.families import FAMILIES
+from litft.text.styles import STYLES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -209,3 +210,9 @@ def test_the_datasets_of_the_readme_are_those_of_the_code() -> None:
 @pytest.mark.parametrize(("name", "most"), [("README.md", 220), ("ARCHITECTURE.md", 120)])
 def test_pages_stay_short(name: str, most: int) -> None:
     assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) < most
+
+
+def test_the_prompt_styles_of_the_page_are_those_of_the_code() -> None:
+    page = (ROOT / "tutorials" / "prepare.md").read_text(encoding="utf-8")
+    section = page.split("## Prompt styles\n")[1].split("\n[")[0]
+    assert re.findall(r"`([^`]+)`", section) == list(STYLES)
