@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -228,17 +227,12 @@ def save_safetensors(
     header, places = _layout(specs, metadata or {"format": "pt"})
     ends = {name: place + specs[name].n_bytes for name, place in places.items()}
     try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file, ThreadPoolExecutor(1) as flusher:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
             file.write(header)
-            flushing = flusher.submit(os.fsync, file.fileno())  # to the disk while the next pieces are copied
             for name, piece in pieces:
                 assert isinstance(piece, np.ndarray) or _spec_of_tensor(piece) == specs[name], name
                 file.seek(places[name])
                 places[name] += _write(file, piece if isinstance(piece, np.ndarray) else as_bits(piece))
-                if flushing.done():
-                    flushing.result()
-                    flushing = flusher.submit(os.fsync, file.fileno())
-            flushing.result()
             assert places == ends, {name for name in ends if places[name] != ends[name]}
     except OSError as error:
         raise CheckpointError(f"Cannot write {path}: {error.strerror}.") from error
