@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,9 @@ from litft.generate.answer import iter_text
 from litft.generate.sample import Sampling, evaluating
 from litft.methods.load import load_finetuned, weights_files
 from litft.model.gpt import GPT
-from litft.text.prompts import Conversation, PromptStyle, Turn, encode_prompt, stop_ids
-from litft.text.styles import load_prompt_style
+from litft.text.conversation import ASSISTANT, ROLES, USER, Conversation, Message
+from litft.text.encoding import Style, encode_prompt, stop_ids
+from litft.text.style_files import load_style
 from litft.text.tokenizer import Tokenizer
 
 
@@ -28,10 +30,10 @@ class LLM:
     Attributes:
         model: the GPT, in evaluation mode.
         tokenizer: the checkpoint's own.
-        style: the prompt style saved with the checkpoint.
+        style: the prompt style saved with the checkpoint, else its chat template, else Alpaca's.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, style: PromptStyle) -> None:
+    def __init__(self, model: GPT, tokenizer: Tokenizer, style: Style) -> None:
         self.model, self.tokenizer, self.style = model, tokenizer, style
 
     @classmethod
@@ -47,7 +49,7 @@ class LLM:
             CheckpointError, TokenizerError, ConfigError: it cannot be opened, with the reason.
         """
         folder = resolve_checkpoint_dir(Path(checkpoint_dir))
-        tokenizer, style = Tokenizer(folder), load_prompt_style(folder)
+        tokenizer, style = Tokenizer(folder), load_style(folder)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(load_finetuned(folder, precision or own_precision(folder), where), tokenizer, style)
 
@@ -96,7 +98,7 @@ class LLM:
 
     def chat(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         max_new_tokens: int = 200,
         temperature: float = 0.0,
         top_k: int | None = None,
@@ -147,25 +149,29 @@ class LLM:
             return self.model.head(self.model(torch.as_tensor(token_ids).to(device))).float()
 
 
-def conversation_of(messages: Sequence[Mapping[str, str]]) -> Conversation:
-    """Turns role messages into turns.
+def conversation_of(messages: Sequence[Mapping[str, Any]]) -> Conversation:
+    """Turns role messages into a conversation whose last answer is to be given.
 
     Raises:
-        GenerationError: a role out of its place, or nothing to answer.
+        GenerationError: a message is none, its role is unknown, or nothing is to be answered.
     """
     if not all(isinstance(message, Mapping) and {"role", "content"} <= message.keys() for message in messages):
         raise GenerationError('Each message must be a mapping such as {"role": "user", "content": "Hi"}.')
     roles = [message["role"] for message in messages]
-    system = messages[0]["content"] if roles[:1] == ["system"] else ""
-    rest = list(messages[1:] if system or roles[:1] == ["system"] else messages)
-    expected = ["user" if index % 2 == 0 else "assistant" for index in range(len(rest))]
-    if [message["role"] for message in rest] != expected or len(rest) % 2 == 0:
+    if not roles or roles[-1] == ASSISTANT or not set(roles) <= set(ROLES):
         raise GenerationError(
-            f"The messages have the roles {roles}; after an optional system message they must alternate "
-            "user, assistant, ..., and end with user."
+            f"The messages have the roles {roles}; they must be of {', '.join(ROLES)}, and the last must not be the "
+            "assistant's."
         )
-    pairs = zip(rest[0::2], [*rest[1::2], {"content": ""}], strict=True)
-    return Conversation(tuple(Turn(user["content"], response=answer["content"]) for user, answer in pairs), system)
+    told = (
+        Message(
+            message["role"],
+            message["content"] or "",
+            fields={key: value for key, value in message.items() if key not in ("role", "content")},
+        )
+        for message in messages
+    )
+    return Conversation(tuple(told))
 
 
 def own_precision(checkpoint_dir: Path) -> str:
@@ -188,8 +194,8 @@ def generate(config: GenerateConfig, report: Callable[[str], None] = lambda mess
         rest = (config.max_new_tokens, sampling, llm.tokenizer.stop_ids, config.stop, config.seed)
         pieces = iter_text(llm.model, llm.tokenizer, ids, *rest, continues=True)
     else:
-        turn = Turn(config.instruction or "", config.input)
-        pieces = llm.iter_answer(Conversation((turn,)), config.max_new_tokens, sampling, config.stop, config.seed)
+        question = Conversation((Message(USER, config.instruction or "", config.input),))
+        pieces = llm.iter_answer(question, config.max_new_tokens, sampling, config.stop, config.seed)
     started, count = time.perf_counter(), 0
     for piece in pieces:  # one a token, empty where the text is not certain yet
         count += 1

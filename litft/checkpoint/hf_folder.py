@@ -24,9 +24,9 @@ from litft.config.model import ModelConfig
 from litft.errors import CheckpointError
 from litft.families import FAMILIES, model_config_from_hf
 from litft.text.chat_template import chat_template
-from litft.text.prompts import PromptStyle, stop_ids
+from litft.text.encoding import Style, stop_ids
 from litft.text.settings import load_json
-from litft.text.styles import save_prompt_style
+from litft.text.style_files import save_prompt_style
 from litft.text.tokenizer import Tokenizer
 
 Read = Mapping[str, Callable[[], Tensor]]
@@ -50,7 +50,7 @@ class HfSource:
     specs: Mapping[str, TensorSpec]
     read: Read
     side_dir: Path
-    style: PromptStyle | None
+    style: Style | None
 
 
 def write_hf_folder(source: HfSource, folder: Path, max_shard_bytes: int = DEFAULT_SHARD_BYTES) -> int:
@@ -86,15 +86,18 @@ def write_hf_folder(source: HfSource, folder: Path, max_shard_bytes: int = DEFAU
 
 
 def check_hf_folder(source: HfSource, folder: Path) -> int:
-    """Reads the written weights again and compares them with what was to be written.
+    """Reads weights and config.json that were written again and compares them with what was to be written.
+
+    A few prompts would not tell a window or a context that is longer than they are.
 
     Returns:
         How many tensors there are, all of them equal.
 
     Raises:
-        CheckpointError: one differs, is missing, or is too many.
+        CheckpointError: a tensor differs, is missing, or is too many, or config.json describes another model.
     """
     rules, specs = plan_to_hf(source.model, source.specs, source.side_dir)
+    _check_written_config(folder, source.model, specs)
     written = open_weights(folder)
     if written.specs != specs:
         name = min(name for name in {*written.specs, *specs} if written.specs.get(name) != specs.get(name))
@@ -117,13 +120,17 @@ def check_description(folder: Path, model: ModelConfig) -> None:
         CheckpointError: naming the field and its two values.
     """
     hf_model = model_config_from_hf(read_json(folder / "config.json"), model.name)
-    for field in fields(ModelConfig):
-        ours, theirs = getattr(model, field.name), getattr(hf_model, field.name)
-        if ours != theirs and field.name != "vocab_size":
-            raise CheckpointError(
-                f"{field.name} is {ours} in {folder / MODEL_CONFIG_NAME} and {theirs} by {folder / 'config.json'}; "
-                "correct the one that is wrong."
-            )
+    for name in _unlike(model, hf_model):
+        raise CheckpointError(
+            f"{name} is {getattr(model, name)} in {folder / MODEL_CONFIG_NAME} and {getattr(hf_model, name)} by "
+            f"{folder / 'config.json'}; correct the one that is wrong."
+        )
+
+
+def _unlike(first: ModelConfig, second: ModelConfig) -> list[str]:
+    """Gives the fields in which two descriptions differ; how many rows of the embedding are tokens is not told."""
+    names = [field.name for field in fields(ModelConfig) if field.name != "vocab_size"]
+    return [name for name in names if getattr(first, name) != getattr(second, name)]
 
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:
@@ -136,7 +143,7 @@ def tokenizer_of(folder: Path) -> Tokenizer | None:
     return Tokenizer(folder) if has_one else None
 
 
-def write_chat_template(folder: Path, tokenizer: Tokenizer, style: PromptStyle) -> None:
+def write_chat_template(folder: Path, tokenizer: Tokenizer, style: Style) -> None:
     """Writes the template of a prompt style in both places where it is looked for, in place of any other.
 
     Source: transformers reads chat_template.jinja, releases before 4.44 only the key in tokenizer_config.json.
@@ -150,7 +157,7 @@ def write_chat_template(folder: Path, tokenizer: Tokenizer, style: PromptStyle) 
         write_json(path, {**load_json(path), "chat_template": template})
 
 
-def write_generation_config(folder: Path, tokenizer: Tokenizer, style: PromptStyle | None) -> None:
+def write_generation_config(folder: Path, tokenizer: Tokenizer, style: Style | None) -> None:
     """Makes generation_config.json name every token at which generation stops; a file that does so stays as it is."""
     path = folder / "generation_config.json"
     before, described = load_json(path), load_json(folder / "config.json")
@@ -200,12 +207,31 @@ def _split(specs: Mapping[str, TensorSpec], max_bytes: int) -> list[list[str]]:
 
 
 def _correct_config(config_path: Path, model: ModelConfig, specs: Mapping[str, TensorSpec]) -> None:
-    """Makes config.json describe what was written: the exported part, in the dtype that transformers will load."""
+    """Makes config.json describe what was written."""
     before = read_json(config_path)
+    hf_config = _corrected(before, model, specs)
+    if json.dumps(hf_config) != json.dumps(before):
+        write_json(config_path, hf_config)
+
+
+def _corrected(before: dict[str, Any], model: ModelConfig, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+    """Gives a config.json for the exported part alone, in the dtype that transformers will load."""
     hf_config = FAMILIES[model.family].config_out(before)
     dtypes = {plain(spec.dtype) for spec in specs.values()}
     key = "dtype" if "dtype" in hf_config else "torch_dtype"
-    if len(dtypes) == 1 and key in hf_config:
-        hf_config[key] = dtypes.pop()
-    if json.dumps(hf_config) != json.dumps(before):
-        write_json(config_path, hf_config)
+    return {**hf_config, key: dtypes.pop()} if len(dtypes) == 1 and key in hf_config else hf_config
+
+
+def _check_written_config(folder: Path, model: ModelConfig, specs: Mapping[str, TensorSpec]) -> None:
+    """Refuses a written config.json that describes another model, part or dtype.
+
+    Raises:
+        CheckpointError: naming what differs.
+    """
+    written = read_json(folder / "config.json")
+    unlike = _unlike(model, model_config_from_hf(written, model.name))
+    if unlike or _corrected(written, model, specs) != written:
+        what = unlike[0] if unlike else "the part or the dtype"
+        raise CheckpointError(
+            f"The export differs from what was to be written: {what} in {folder / 'config.json'}; please report this."
+        )

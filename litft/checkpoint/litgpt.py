@@ -30,7 +30,8 @@ from litft.families import model_config_from_hf
 from litft.families.base import Regroup, Rename
 from litft.families.shapes import Shape, state_shapes
 from litft.text.prompts import PromptStyle
-from litft.text.styles import ALPACA, PLAIN, STYLE_FILE, load_prompt_style, save_prompt_style
+from litft.text.style_files import STYLE_FILE, save_prompt_style, saved_style
+from litft.text.styles import ALPACA, PLAIN
 
 MADE_FROM_FILE = "litgpt.json"  # says what a folder was made of, and that this command may replace it
 
@@ -204,7 +205,7 @@ def write_prompt_style(folder: Path, out_dir: Path) -> str:
         return ""
     class_path = load_yaml(folder / STYLE_FILE).get("class_path")
     if class_path is None:
-        save_prompt_style(out_dir, load_prompt_style(folder))
+        save_prompt_style(out_dir, saved_style(folder))
         return ""
     (out_dir / STYLE_FILE).unlink(missing_ok=True)
     name = str(class_path).rpartition(".")[2]

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from litft.config.fields import REQUIRED, leaf, require_seed
-from litft.errors import ConfigError
+from litft.errors import ConfigError, did_you_mean
+
+TRAIN_ON = ("completions", "all", "last")
+TRAINED_ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +22,19 @@ class Preparation:
     max_seq_length: int = leaf(2048, "longest row in tokens; capped at the model's context")
     test_split_fraction: float = leaf(0.1, "share of the rows held out, at most 2,000 rows")
     seed: int = leaf(42, "decides which rows are held out")
-    prompt_style: str | None = leaf(None, "name of the prompt style (default: the checkpoint's, else alpaca)")
+    prompt_style: str | None = leaf(
+        None, "a named style, or FILE.jinja (default: the style or chat template of the checkpoint, else alpaca)"
+    )
     add_tokens: tuple[str, ...] = leaf(
         (), "texts that become new tokens, trained beside whatever the method trains: '<tool>,</tool>'", verbatim=True
     )
-    train_on: Literal["completions", "all"] = leaf("completions", "which tokens carry loss")
-    too_long: Literal["drop", "truncate_response"] = leaf(
-        "drop", "what becomes of a row over max_seq_length: left out, or its answer cut"
+    train_on: str = leaf(
+        "completions", "which tokens carry loss: completions, all, last (answer only), or roles: assistant,tool"
+    )
+    too_long: Literal["drop", "truncate_prompt", "truncate_response", "split_turns"] = leaf(
+        "truncate_prompt",
+        "what becomes of a row over max_seq_length: left out; the beginning of what it is about cut (then left out if "
+        "that is not enough); its answer cut; or divided between turns",
     )
     origin: Literal["any", "human"] = leaf(
         "any", "human refuses answers that a model wrote, or of which nobody says who wrote them"
@@ -44,8 +53,24 @@ class Preparation:
         if not 0 <= self.test_split_fraction < 1:
             raise ConfigError(f"test_split_fraction is {self.test_split_fraction}; it must be from 0 to below 1.")
         require_seed(self.seed)
+        self._check_train_on()
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must be from 0 to 1.")
+
+    def _check_train_on(self) -> None:
+        """Refuses tokens that do not exist."""
+        known = (*TRAIN_ON, *TRAINED_ROLES)
+        parts = self.train_on.split(",")
+        wrong = next((part for part in parts if part not in (TRAINED_ROLES if len(parts) > 1 else known)), None)
+        if wrong is not None:
+            raise ConfigError(
+                f'train_on is "{self.train_on}"; it must be {", ".join(TRAIN_ON)}, or roles among '
+                f"{', '.join(TRAINED_ROLES)}.{did_you_mean(wrong, known)}"
+            )
+        if self.train_on == "last" and self.too_long == "split_turns":
+            raise ConfigError(
+                "train_on is last and too_long split_turns, which would learn a last answer in each part."
+            )
 
     def options(self) -> dict[str, Any]:
         """Gives what only this dataset is told, for its own `read`: the fields of a config made for it alone."""

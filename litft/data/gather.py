@@ -14,7 +14,6 @@ from litft.data.ledger import Ledger
 from litft.data.reading.hub import file_labels
 from litft.data.reading.rows import Found, Origin, Rejected, Row, Rows, Source, TokenRow
 from litft.errors import DataError
-from litft.text.prompts import Conversation
 
 SHOWN_REASONS = 3
 
@@ -31,7 +30,7 @@ class Gathered:
     """
 
     origin: Origin
-    contents: list[Conversation | TokenRow] = field(default_factory=list)
+    contents: list[Row | TokenRow] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
     found: list[str] = field(default_factory=list)
 
@@ -56,7 +55,7 @@ def gather(source: Source, paths: list[Path], config: Preparations) -> Gathered:
             _take_row(row, gathered)
     if not gathered.ledger.rows_read:
         raise DataError(f"{_named(source, paths, config)} has no rows; {source.name} is {source.schema}.")
-    _refuse_rejected(source, paths, config, gathered.ledger)
+    refuse_rejected(source, paths, config, gathered.ledger)
     return gathered
 
 
@@ -86,7 +85,7 @@ def _iter_rows(source: Source, paths: list[Path], config: Preparations) -> Itera
         for row in rows:
             if isinstance(row, TokenRow | Found):
                 yield replace(row, file=str(path))
-            elif isinstance(row, Rejected) and len(paths) > 1:
+            elif len(paths) > 1:
                 yield replace(row, file=label)
             else:
                 yield row
@@ -108,7 +107,7 @@ def _take_row(row: Row | TokenRow | Rejected, gathered: Gathered) -> None:
     if isinstance(row, Rejected):
         ledger.rejected.append(row)
         return
-    gathered.contents.append(row if isinstance(row, TokenRow) else row.conversation)
+    gathered.contents.append(row)
     ledger.notes.update(row.notes)
 
 
@@ -119,8 +118,16 @@ def _named(source: Source, paths: list[Path], config: Preparations) -> str:
     return str(config.data_file or source.repo_id)
 
 
-def _refuse_rejected(source: Source, paths: list[Path], config: Preparations, ledger: Ledger) -> None:
-    """Refuses files of which more rows cannot be used than the user allows; nothing to learn from is too many."""
+def refuse_rejected(source: Source, paths: list[Path], config: Preparations, ledger: Ledger) -> None:
+    """Refuses files of which more rows cannot be used than the user allows; nothing to learn from is too many.
+
+    Args:
+        source, paths, config: as `gather` takes them.
+        ledger: knows what was rejected so far.
+
+    Raises:
+        DataError: with the first reasons.
+    """
     rejected, allowed = ledger.rejected, config.max_rejected_fraction
     is_all = len(rejected) == ledger.rows_read
     faults = rejected if is_all else [row for row in rejected if row.is_fault]

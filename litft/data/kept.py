@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -38,6 +39,13 @@ class Kept:
         self.target_mask += mask
         self.offsets.append(len(self.input_ids))
         return True
+
+    def lengths(self, longest: int, bins: int) -> list[int]:
+        """Counts rows by their length, in equal steps up to the longest."""
+        counts = [0] * bins
+        for begin, end in pairwise(self.offsets):
+            counts[min((end - begin) * bins // (longest + 1), bins - 1)] += 1
+        return counts
 
     def tensors(self, rows: Tensor) -> dict[str, Tensor]:
         """Gives the chosen rows as the tensors of `save_prepared`.

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from litft.data.encode import Example
 from litft.data.reading.rows import Rejected
 
 # Rejected rows that the manifest names one by one; their reasons are counted for all.
 LISTED_REJECTED = 20
+
+LENGTH_BINS = 20
+BARS = " \u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
 @dataclass
@@ -24,9 +29,17 @@ class Ledger:
         rows_duplicate: rows equal to an earlier one, token for token.
         rows_dropped: rows that were too long, or had nothing to learn.
         rows_kept_train, rows_kept_test: rows written.
-        rows_cut: kept rows whose answer was cut.
-        prompt_tokens, target_tokens: kept tokens without and with loss.
-        stop_token_fraction: share of kept rows whose last target is EOS.
+        rows_split: rows that came of dividing longer ones, beyond one for each.
+        rows_cut: kept rows of which a part was cut; rows_cut_prompt: of these, those that kept their answers whole.
+        turns_lost: answers of divided rows that fit in no part.
+        prompt_tokens, target_tokens: kept tokens without and with loss; template_tokens: of those without, what the
+            frame makes where loss stands on answers.
+        stop_token_fraction: share of kept rows whose last token is one at which generation stops.
+        prompts_not_served: answers before which a server that asks the model feeds something else than was trained.
+        bos: number of BOS tokens in a row -> kept rows; empty where BOS is the end token too.
+        found: how answers were found in their frame -> how many.
+        turn_targets: tokens with loss of each first, second, ... answer.
+        lengths: kept rows by their length, in `LENGTH_BINS` equal steps up to the longest allowed.
     """
 
     rows_read: int = 0
@@ -36,10 +49,19 @@ class Ledger:
     rows_dropped: int = 0
     rows_kept_train: int = 0
     rows_kept_test: int = 0
+    rows_split: int = 0
     rows_cut: int = 0
+    rows_cut_prompt: int = 0
+    turns_lost: int = 0
     prompt_tokens: int = 0
+    template_tokens: int = 0
     target_tokens: int = 0
     stop_token_fraction: float = 0.0
+    prompts_not_served: int = 0
+    bos: Counter[int] = field(default_factory=Counter)
+    found: Counter[str] = field(default_factory=Counter)
+    turn_targets: Counter[int] = field(default_factory=Counter)
+    lengths: list[int] = field(default_factory=list)
 
     def counts(self) -> dict[str, int | float]:
         """Gives the numbers under their names in the manifest.
@@ -48,7 +70,8 @@ class Ledger:
             AssertionError: a row was lost, which is a bug of ours.
         """
         kept = self.rows_kept_train + self.rows_kept_test
-        assert self.rows_read == len(self.rejected) + self.rows_duplicate + self.rows_dropped + kept
+        lost = len(self.rejected) + self.rows_duplicate + self.rows_dropped
+        assert self.rows_read + self.rows_split == lost + kept
         return {
             "rows_read": self.rows_read,
             "rows_rejected": len(self.rejected),
@@ -56,11 +79,30 @@ class Ledger:
             "rows_dropped": self.rows_dropped,
             "rows_kept_train": self.rows_kept_train,
             "rows_kept_test": self.rows_kept_test,
+            "rows_split": self.rows_split,
             "rows_cut": self.rows_cut,
+            "rows_cut_prompt": self.rows_cut_prompt,
+            "turns_lost": self.turns_lost,
             "prompt_tokens": self.prompt_tokens,
+            "template_tokens": self.template_tokens,
             "target_tokens": self.target_tokens,
             "stop_token_fraction": round(self.stop_token_fraction, 6),
+            "prompts_not_served": self.prompts_not_served,
         }
+
+    def count(self, example: Example, bos_id: int | None) -> None:
+        """Counts a row that is kept.
+
+        Args:
+            example: the row.
+            bos_id: of the tokenizer; None where it has none, or BOS ends answers too.
+        """
+        self.template_tokens += example.template_tokens
+        self.prompts_not_served += example.unserved
+        self.found.update(example.found)
+        self.turn_targets.update(dict(enumerate(example.turn_targets, start=1)))
+        if bos_id is not None:
+            self.bos[example.input_ids.count(bos_id)] += 1
 
     def to_dict(self) -> dict[str, Any]:
         """Gives plain types for the manifest: the numbers, why rows were rejected, and what was left out of others."""
@@ -68,6 +110,10 @@ class Ledger:
         listed = [_listed(row) for row in self.rejected[:LISTED_REJECTED]]
         return {
             **self.counts(),
+            "bos_per_row": dict(sorted(self.bos.items())),
+            "answers_found_by": dict(self.found),
+            "target_tokens_per_turn": [self.turn_targets[turn] for turn in sorted(self.turn_targets)],
+            "lengths": self.lengths,
             "notes": dict(self.notes),
             "rejected_reasons": dict(reasons.most_common(LISTED_REJECTED)),
             "rejected": listed,
@@ -80,7 +126,20 @@ class Ledger:
             for name, value in self.counts().items()
         }
         wide, deep = max(map(len, cells)), max(map(len, cells.values()))
-        return "\n".join(f"  {name:<{wide}}  {value:>{deep}}" for name, value in cells.items())
+        lines = [f"  {name:<{wide}}  {value:>{deep}}" for name, value in cells.items()]
+        if self.bos:
+            lines.append(
+                "  BOS in a row  " + ", ".join(f"{count}: {rows:,} rows" for count, rows in sorted(self.bos.items()))
+            )
+        if any(self.lengths):
+            lines.append(f"  lengths       {bars(self.lengths)}")
+        return "\n".join(lines)
+
+
+def bars(counts: Sequence[int]) -> str:
+    """Draws numbers as bars of one character; one that is not 0 is seen."""
+    highest = max(counts)
+    return "".join(BARS[-(-count * (len(BARS) - 1) // highest)] for count in counts)
 
 
 def _listed(row: Rejected) -> dict[str, Any]:

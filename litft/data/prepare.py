@@ -13,9 +13,11 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,19 +27,21 @@ from litft.checkpoint.files import resolve_checkpoint_dir
 from litft.config.io import dump_yaml
 from litft.config.model import ModelConfig
 from litft.config.prepare import Preparations, PrepareConfig
-from litft.data.encode import Example, cut_example, iter_contents, mark_targets
-from litft.data.gather import SHOWN_REASONS, Gathered, gather, refuse_origin
+from litft.data.encode import Encoding, Example, example_of_ids
+from litft.data.fit import fit
+from litft.data.gather import SHOWN_REASONS, Gathered, gather, refuse_origin, refuse_rejected
 from litft.data.kept import Kept, split_rows
-from litft.data.ledger import Ledger, Manifest
+from litft.data.ledger import LENGTH_BINS, Ledger, Manifest
 from litft.data.reading.hub import file_labels, find_files
-from litft.data.reading.rows import Source, TokenRow
+from litft.data.reading.rows import Rejected, Row, Source, TokenRow
 from litft.data.sources import SOURCES
 from litft.data.store import FORMAT, MANIFEST_FILE, TEST_FILE, TRAIN_FILE, save_prepared
 from litft.data.vocabulary import extend_tokenizer, publish_tokenizer
 from litft.errors import DataError, TokenizerError, did_you_mean
+from litft.text.conversation import dialogue
+from litft.text.encoding import Style, encode_conversation, stop_ids
 from litft.text.new_tokens import NewTokens
-from litft.text.prompts import Conversation, PromptStyle, end_id, stop_ids
-from litft.text.styles import load_prompt_style, style_named
+from litft.text.style_files import load_style, style_named
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
@@ -57,7 +61,7 @@ class Setting:
     destination: Path
     model: ModelConfig
     tokenizer: Tokenizer
-    style: PromptStyle
+    style: Style
     max_seq_length: int
     new_tokens: NewTokens | None
 
@@ -90,12 +94,15 @@ def _prepare(setting: Setting, scratch: Path, report: Report) -> Manifest:
     gathered = gather(setting.source, paths, config)
     ledger = gathered.ledger
     _report_reading(setting, paths, gathered, report)
-    kept = _encode_rows(setting, gathered.contents, ledger)
+    kept = _encode_rows(setting, gathered)
+    refuse_rejected(setting.source, paths, config, ledger)
     _refuse_nothing(setting, kept, ledger)
     train, test = split_rows(len(kept), config.test_split_fraction, config.seed)
     ledger.rows_kept_train, ledger.rows_kept_test = len(train), len(test)
     parts = {name: kept.tensors(rows) for name, rows in ((TRAIN_FILE, train), (TEST_FILE, test)) if len(rows)}
-    _count_tokens(end_id(setting.tokenizer, setting.style), parts.values(), ledger)
+    ends = set(stop_ids(setting.tokenizer, setting.style))
+    ledger.lengths = kept.lengths(setting.max_seq_length, LENGTH_BINS)
+    _count_tokens(ends, parts.values(), ledger)
     manifest = Manifest(
         setting.destination,
         {"format": FORMAT, **_meta(setting), **_choices(config)},
@@ -105,7 +112,6 @@ def _prepare(setting: Setting, scratch: Path, report: Report) -> Manifest:
     )
     _write(manifest, parts, _meta(setting), scratch)
     _report(setting, ledger, report)
-    ends = set(stop_ids(setting.tokenizer, setting.style))
     report(first_row(setting.tokenizer, ends, parts[TRAIN_FILE]))
     report(f"Next: litft finetune lora --checkpoint_dir {config.checkpoint_dir} --data_dir {setting.destination}")
     return manifest
@@ -139,8 +145,9 @@ def _setting(dataset: str, config: Preparations, scratch: Path, report: Report) 
     model = read_model_config(checkpoint_dir)
     new_tokens = extend_tokenizer(checkpoint_dir, scratch, config.add_tokens, model) if config.add_tokens else None
     tokenizer = Tokenizer(scratch if new_tokens else checkpoint_dir)
-    style = load_prompt_style(checkpoint_dir) if config.prompt_style is None else style_named(config.prompt_style)
-    end_id(tokenizer, style)
+    named = config.prompt_style
+    style = load_style(checkpoint_dir) if named is None else style_named(named, tokenizer)
+    encode_conversation(tokenizer, style, dialogue("Hi", "Hello"))  # refuses a style that this tokenizer cannot write
     max_seq_length = min(config.max_seq_length, model.block_size)
     if max_seq_length < config.max_seq_length:
         report(
@@ -162,29 +169,57 @@ def _refuse_taken(destination: Path, overwrite: bool) -> None:
         )
 
 
-def _encode_rows(setting: Setting, contents: list[Conversation | TokenRow], ledger: Ledger) -> Kept:
+def _encode_rows(setting: Setting, gathered: Gathered) -> Kept:
     """Encodes each row that is none yet, and decides what becomes of it."""
-    kept = Kept()
-    examples = iter_contents(setting.tokenizer, setting.style, contents)
-    for example in tqdm(examples, total=len(contents), desc="encoding", unit=" rows", disable=None):
-        _refuse_foreign_ids(setting, example)
-        fitted = _fit(setting, example)
-        if fitted is None or not fitted.target_tokens:
-            ledger.rows_dropped += 1
-        elif not kept.add(fitted):
-            ledger.rows_duplicate += 1
+    kept, ledger = Kept(), gathered.ledger
+    encoding = Encoding(setting.tokenizer, setting.style, setting.config.train_on)
+    encoded = encoding.examples([row for row in gathered.contents if isinstance(row, Row)])
+    for row in tqdm(gathered.contents, desc="encoding", unit=" rows", disable=None):
+        example = example_of_ids(setting.tokenizer, row) if isinstance(row, TokenRow) else next(encoded)
+        if not isinstance(example, Rejected) and not example.target_tokens:
+            example = Rejected(row.line, "no token of it carries loss", file=row.file)
+        if isinstance(example, Rejected):
+            ledger.rejected.append(example)
         else:
-            ledger.rows_cut += len(fitted.input_ids) < len(example.input_ids)
+            _refuse_foreign_ids(setting, example)
+            _refuse_double_bos(setting, row, example)
+            _keep(setting, encoding, row, example, kept, ledger)
     return kept
 
 
-def _fit(setting: Setting, example: Example) -> Example | None:
-    """Brings a row to the length allowed and marks its targets; None when it must be left out."""
-    is_long = len(example.input_ids) > setting.max_seq_length
-    if is_long and setting.config.too_long == "drop":
-        return None
-    fitted = cut_example(example, setting.max_seq_length) if is_long else example
-    return mark_targets(fitted, setting.config.train_on) if fitted else None
+def _keep(
+    setting: Setting, encoding: Encoding, row: Row | TokenRow, example: Example, kept: Kept, ledger: Ledger
+) -> None:
+    """Brings a row to the length allowed, and keeps what is left and new."""
+    conversation = row.conversation if isinstance(row, Row) else None
+    fitted = fit(encoding, conversation, example, setting.max_seq_length, setting.config.too_long)
+    parts = [part for part in fitted.examples if part.target_tokens]
+    ledger.rows_dropped += not parts
+    ledger.rows_split += max(len(parts) - 1, 0)
+    ledger.turns_lost += fitted.lost_turns
+    for part in parts:
+        if not kept.add(part):
+            ledger.rows_duplicate += 1
+            continue
+        ledger.count(part, _counted_bos(setting.tokenizer))
+        ledger.rows_cut += bool(fitted.cut)
+        ledger.rows_cut_prompt += fitted.cut == "prompt"
+
+
+def _counted_bos(tokenizer: Tokenizer) -> int | None:
+    """Gives BOS where nothing else is written with it."""
+    return None if tokenizer.bos_id == tokenizer.eos_id else tokenizer.bos_id
+
+
+def _refuse_double_bos(setting: Setting, row: Row | TokenRow, example: Example) -> None:
+    """Refuses two BOS tokens in a row, which no model was trained with."""
+    bos = _counted_bos(setting.tokenizer)
+    if bos is None or example.input_ids.count(bos) < 2 or (bos, bos) not in pairwise(example.input_ids):
+        return
+    raise DataError(
+        f"{Rejected(row.line, '', file=row.file).place} has two BOS tokens ({bos}) in a row; the rows, or the prompt "
+        f'style "{setting.style.name}", write one too many.'
+    )
 
 
 def _refuse_foreign_ids(setting: Setting, example: Example) -> None:
@@ -210,21 +245,21 @@ def _refuse_nothing(setting: Setting, kept: Kept, ledger: Ledger) -> None:
 def _length_advice(setting: Setting) -> str:
     """Says which flags keep long rows."""
     ways = []
-    if setting.config.too_long == "drop":
+    if setting.config.too_long in ("drop", "truncate_prompt"):
         ways.append("--too_long truncate_response keeps the beginning of their answers")
     if setting.max_seq_length < setting.model.block_size:
         ways.append(f"--max_seq_length may go up to {setting.model.block_size}")
     return ", ".join(ways) or f"{setting.model.name} reads no more than {setting.model.block_size} tokens"
 
 
-def _count_tokens(end: int, parts: Iterable[dict[str, Tensor]], ledger: Ledger) -> None:
+def _count_tokens(ends: Collection[int], parts: Iterable[dict[str, Tensor]], ledger: Ledger) -> None:
     """Counts tokens, and answers that end, in what will be written."""
-    stopping = 0
+    stopping, stops = 0, torch.tensor(sorted(ends))
     for part in parts:
         targets = int(part["target_mask"].sum())
         ledger.target_tokens += targets
         ledger.prompt_tokens += len(part["input_ids"]) - targets
-        stopping += int((part["input_ids"][part["offsets"][1:] - 1] == end).sum())
+        stopping += int(torch.isin(part["input_ids"][part["offsets"][1:] - 1], stops).sum())
     ledger.stop_token_fraction = stopping / (ledger.rows_kept_train + ledger.rows_kept_test)
 
 

@@ -21,7 +21,7 @@ from litft.config.answer import DemoConfig
 from litft.demo.tasks import Row, kind_of, load_rows
 from litft.errors import LitftError
 from litft.generate.sample import Sampling
-from litft.text.prompts import Conversation, Turn
+from litft.text.conversation import USER, Conversation, Message
 
 Report = Callable[[str], None]
 MARK = "demo.json"  # says that a folder is a demo's, so that the next one may replace it
@@ -102,7 +102,7 @@ def run_command(report: Report, words: str, **flags: object) -> None:
 def answer_rows(checkpoint_dir: Path, rows: list[Row]) -> list[str]:
     """Gives the likeliest answer to each row, through the prompt style of the checkpoint."""
     llm = LLM.load(checkpoint_dir)
-    questions = (Conversation((Turn(row["instruction"], row["input"]),)) for row in rows)
+    questions = (Conversation((Message(USER, row["instruction"], row["input"]),)) for row in rows)
     return ["".join(llm.iter_answer(question, MAX_ANSWER_TOKENS, Sampling())).strip() for question in questions]
 
 

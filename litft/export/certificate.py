@@ -23,8 +23,8 @@ from litft.errors import CheckpointError, ConfigError
 from litft.export.elsewhere import missing_libraries
 from litft.generate.sample import evaluating
 from litft.model.gpt import GPT
-from litft.text.chat_template import CONVERSATIONS
-from litft.text.prompts import PromptStyle, encode_prompt
+from litft.text.chat_template import tried_conversations
+from litft.text.encoding import Style, encode_prompt
 from litft.text.styles import ALPACA
 from litft.text.tokenizer import Tokenizer
 
@@ -102,11 +102,11 @@ def require_agreement(found: Comparison, who: str, folder: Path) -> None:
         )
 
 
-def fixed_prompts(model: ModelConfig, tokenizer: Tokenizer | None, style: PromptStyle | None) -> list[list[int]]:
+def fixed_prompts(model: ModelConfig, tokenizer: Tokenizer | None, style: Style | None) -> list[list[int]]:
     """Gives the ids that both are asked: framed texts where there is a tokenizer, else numbers spread over all ids."""
     length = min(LONGEST_PROMPT, model.block_size)
     if tokenizer is not None and tokenizer.eos_id is not None:
-        texts = [encode_prompt(tokenizer, style or ALPACA, each) for each in CONVERSATIONS]
+        texts = [encode_prompt(tokenizer, style or ALPACA, each) for each in tried_conversations(style or ALPACA)]
         if max(map(max, texts)) < model.padded_vocab_size:
             return [ids[:length] for ids in texts]
     places = range(min(SPREAD_PROMPT, model.block_size))

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from litft.errors import CheckpointError, LitftError
-from litft.text.chat_template import CONVERSATIONS, messages_of
+from litft.text.chat_template import messages_of
+from litft.text.conversation import Conversation
+from litft.text.template import TODAY
 
 # What the two raise on a folder that they cannot load.
 _LOAD_ERRORS = (ImportError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
@@ -49,6 +51,7 @@ def loading(what: str, folder: Path) -> Iterator[Any]:
         CheckpointError: the library cannot load the folder.
     """
     transformers: Any = importlib.import_module("transformers")
+    refused: type[Exception] = importlib.import_module("huggingface_hub.errors").StrictDataclassError  # a field's type
     logging = transformers.utils.logging
     level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -59,8 +62,8 @@ def loading(what: str, folder: Path) -> Iterator[Any]:
             yield transformers
     except LitftError:
         raise
-    except _LOAD_ERRORS as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    except (*_LOAD_ERRORS, refused) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise CheckpointError(
             f"{what} cannot load {folder} ({first}), so it was not kept; --certificate tensors writes it unproved."
         ) from error
@@ -99,13 +102,32 @@ def logits_of(model: Any, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     return [model(torch.tensor([list(prompt)]), use_cache=False).logits[0].float() for prompt in prompts]
 
 
-def chat_ids(transformers: Any, folder: Path) -> list[list[int]]:
-    """Gives the ids that the folder's chat template makes of `CONVERSATIONS`, each waiting for its answer."""
+def chats(
+    transformers: Any, folder: Path, conversations: Sequence[Conversation], trained: Sequence[Sequence[int]]
+) -> tuple[list[list[int]], list[tuple[str, str]]]:
+    """Gives what the folder's chat template makes of conversations, each waiting for its answer.
+
+    Args:
+        transformers: the library.
+        folder: where the tokenizer lies.
+        conversations: what is said.
+        trained: the ids that each was trained with.
+
+    Returns:
+        The ids, and what the trained ones and these read, special tokens included: without white space, which a
+        tokenizer may add or drop where texts are encoded apart.
+    """
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return [
-        list(tokenizer.apply_chat_template(messages_of(each), add_generation_prompt=True, return_dict=False))
-        for each in CONVERSATIONS
+    today = {"date_string": f"{TODAY:%d %b %Y}"}  # templates that write the date take it from here
+    served = [
+        list(tokenizer.apply_chat_template(messages_of(each), add_generation_prompt=True, return_dict=False, **today))
+        for each in conversations
     ]
+    texts = [
+        tuple("".join(tokenizer.decode(list(ids)).split()) for ids in pair)
+        for pair in zip(trained, served, strict=True)
+    ]
+    return served, [(ours, theirs) for ours, theirs in texts]
 
 
 def stop_ids_of(model: Any) -> set[int]:

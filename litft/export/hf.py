@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from litft.export.certificate import (
 from litft.export.source import Exportable, open_exportable
 from litft.methods.load import load_finetuned
 from litft.methods.merged import build_whole
-from litft.text.chat_template import CONVERSATIONS
-from litft.text.prompts import PromptStyle, encode_prompt, stop_ids
+from litft.text.chat_template import tried_conversations
+from litft.text.encoding import Style, encode_prompt, stop_ids
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
@@ -96,47 +97,60 @@ def certify_hf(model: Exportable, folder: Path, asked: Certificate) -> dict[str,
         if tokenizer is not None:
             wanted = stop_ids(tokenizer, source.style)
             proof["stop_ids"] = wanted
-            if not set(wanted) <= elsewhere.stop_ids_of(theirs):
-                raise CheckpointError(f"The export differs: transformers does not stop at all of {wanted} in {folder}.")
+            found = elsewhere.stop_ids_of(theirs)
+            if wanted and set(wanted) != found:
+                raise CheckpointError(
+                    f"The export differs: transformers stops at {sorted(found)} in {folder}, litft at {wanted}."
+                )
     if tokenizer is not None and source.style is not None:
         proof["chat"] = chat_proof(tokenizer, source.style, folder)
     return proof
 
 
-def chat_proof(tokenizer: Tokenizer, style: PromptStyle, folder: Path) -> dict[str, Any]:
+def chat_proof(tokenizer: Tokenizer, style: Style, folder: Path) -> dict[str, Any]:
     """Counts the conversations for which the written chat template gives, id for id, what was trained.
 
-    Where the pieces of a prompt and its answer merge at their border the two differ: that is no mistake of the export,
-    so it is told and not refused. Nor is a tokenizer that transformers lacks a library for.
+    Where the pieces of a prompt and its answer merge at their border the ids differ but read the same: that is no
+    mistake of the export, so it is told and not refused. Nor is a tokenizer that transformers lacks a library for.
 
     Args:
         tokenizer, style: the model's.
         folder: the written one.
+
+    Raises:
+        CheckpointError: the template gives another text.
     """
-    trained = [encode_prompt(tokenizer, style, each) for each in CONVERSATIONS]
+    conversations = tried_conversations(style)
+    trained = [encode_prompt(tokenizer, style, each) for each in conversations]
     try:
         with elsewhere.loading("transformers' tokenizer", folder) as transformers:
-            served = elsewhere.chat_ids(transformers, folder)
+            served, texts = elsewhere.chats(transformers, folder, conversations, trained)
     except CheckpointError as error:
         return {"conversations": len(trained), "equal_ids": None, "not_checked": str(error)}
+    for ours, theirs in texts:
+        if ours != theirs:
+            start = len(commonprefix((ours, theirs)))
+            raise CheckpointError(
+                f"The export differs: by the chat template in {folder} a conversation goes on with "
+                f'"{theirs[start:][:40]}" where the model was trained on "{ours[start:][:40]}"; please report this.'
+            )
     equal = sum(first == second for first, second in zip(trained, served, strict=True))
     return {"conversations": len(trained), "equal_ids": equal}
 
 
 def whole_logits(model: Exportable, prompts: list[list[int]]) -> tuple[list[torch.Tensor], Comparison | None]:
-    """Gives litft's logits of the weights as they are written, and how far merging alone moved them.
+    """Gives litft's logits of the weights as they are written, and how far rounding alone moved them.
 
     Raises:
-        CheckpointError: weights that are written in float32 differ, merged, from base and adapters apart.
+        CheckpointError: base and adapters differ, merged in float32, from base and adapters apart.
     """
     written = our_logits(build_whole(model.source.model, model.source.read), prompts)
-    if not model.is_merged:
+    if model.unrounded is None:
         return written, None
     apart = our_logits(load_finetuned(model.checkpoint_dir, "32-true", CPU), prompts)
-    moved = compare(apart, written)
-    if all(spec.dtype == torch.float32 for spec in model.source.specs.values()):
-        require_agreement(moved, "the merged model", model.checkpoint_dir)
-    return written, moved
+    merged = our_logits(build_whole(model.source.model, model.unrounded), prompts)
+    require_agreement(compare(apart, merged), "the merged model", model.checkpoint_dir)
+    return written, compare(apart, written)
 
 
 def sentence(proof: dict[str, Any]) -> str:

@@ -10,7 +10,13 @@ import torch
 from tqdm import tqdm
 
 from litft.checkpoint.disk import atomic_folder, require_free, require_space, write_json
-from litft.checkpoint.files import WEIGHTS_NAME, copy_side_files, resolve_checkpoint_dir, save_model_config
+from litft.checkpoint.files import (
+    WEIGHTS_NAME,
+    copy_side_files,
+    load_model_config,
+    resolve_checkpoint_dir,
+    save_model_config,
+)
 from litft.checkpoint.hf_folder import tokenizer_of
 from litft.checkpoint.tensors import load_weights, save_safetensors, tensor_specs
 from litft.config.answer import MergeConfig
@@ -87,6 +93,8 @@ def certify_merged(model: Exportable, folder: Path, asked: Certificate) -> dict[
     Raises:
         CheckpointError: what was written differs.
     """
+    if load_model_config(folder) != model.source.model:
+        raise CheckpointError(f"The merge differs from what was to be written: {folder} describes another model.")
     written = load_weights(folder / WEIGHTS_NAME)
     if tensor_specs(written) != dict(model.source.specs):
         raise CheckpointError(f"The merge differs from what was to be written: {folder} holds other tensors.")

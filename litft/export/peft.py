@@ -35,7 +35,7 @@ from litft.methods.load import check_base, load_method
 from litft.methods.lora import LoRA, LoRALinear
 from litft.methods.merged import load_changes, require_nonzero
 from litft.methods.new_tokens import WithNewTokens
-from litft.text.styles import STYLE_FILE, load_prompt_style
+from litft.text.style_files import STYLE_FILE, saved_style
 
 Report = Callable[[str], None]
 CONFIG_FILE = "adapter_config.json"
@@ -128,7 +128,7 @@ def write_adapter(folder: Path, adapter: PeftAdapter, base: str, side_dir: Path)
         (folder / name).unlink(missing_ok=True)
     tokenizer = tokenizer_of(side_dir)
     if tokenizer is not None and (side_dir / STYLE_FILE).is_file():
-        write_chat_template(folder, tokenizer, load_prompt_style(side_dir))
+        write_chat_template(folder, tokenizer, saved_style(side_dir))
 
 
 def lora_adapter(model: ModelConfig, method: LoRA, layers: Mapping[str, LoRALinear]) -> PeftAdapter:

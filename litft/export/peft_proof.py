@@ -20,7 +20,7 @@ from litft.errors import CheckpointError
 from litft.export import elsewhere
 from litft.export.certificate import compare, fixed_prompts, our_logits, reason_against, require_agreement
 from litft.export.hf import chat_proof
-from litft.export.source import open_weights_of, saved_style
+from litft.export.source import open_weights_of, trained_style
 from litft.methods.load import load_finetuned
 
 LIBRARIES = ("transformers", "peft")
@@ -53,7 +53,7 @@ def certify_peft(
     reason = reason_against(asked, LIBRARIES, sum(tensor.numel() for tensor in weights.values()))
     proof: dict[str, Any] = {"tensors_equal": len(written), "skipped": reason}
     if reason is None:
-        style, tokenizer = saved_style(checkpoint_dir), tokenizer_of(checkpoint_dir)
+        style, tokenizer = trained_style(checkpoint_dir), tokenizer_of(checkpoint_dir)
         prompts = fixed_prompts(load_model_config(base_dir), tokenizer, style)
         ours = our_logits(load_finetuned(checkpoint_dir, "32-true", torch.device("cpu")), prompts)
         with base_folder(base_dir, folder) as base, elsewhere.loading("peft", folder) as transformers:

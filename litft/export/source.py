@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from litft.checkpoint.disk import read_json, sha256_file
+from torch import Tensor
+
+from litft.checkpoint.disk import read_json, weights_sha256
 from litft.checkpoint.files import WEIGHTS_NAME, load_model_config, require_converted
-from litft.checkpoint.hf_folder import HfSource
+from litft.checkpoint.hf_folder import HfSource, Read
 from litft.checkpoint.tensors import load_weights, tensor_specs
 from litft.errors import CheckpointError
 from litft.methods.load import METHOD_FILE, check_base, load_method
 from litft.methods.lora import LoRA
 from litft.methods.merged import inner_method, load_changes, merged_weights, require_effect
-from litft.text.prompts import PromptStyle
-from litft.text.styles import STYLE_FILE, load_prompt_style
+from litft.text.encoding import Style
+from litft.text.style_files import STYLE_FILE, saved_style
 
 PROVENANCE_FILE = "provenance.json"
 
@@ -28,16 +31,13 @@ class Exportable:
         checkpoint_dir: the folder itself.
         base_dir: where the weights lie: the folder, or the base of a LoRA run.
         source: the weights, with what was trained put in.
+        unrounded: the same in float32, where they are computed from a base and adapters.
     """
 
     checkpoint_dir: Path
     base_dir: Path
     source: HfSource
-
-    @property
-    def is_merged(self) -> bool:
-        """Whether the weights are computed from a base and adapters."""
-        return self.checkpoint_dir != self.base_dir
+    unrounded: Read | None = None
 
     @property
     def parameters(self) -> int:
@@ -71,12 +71,12 @@ def open_weights_of(base_dir: Path, side_dir: Path) -> HfSource:
     """
     weights = load_weights(base_dir / WEIGHTS_NAME)
     read = {name: partial(weights.__getitem__, name) for name in weights}
-    return HfSource(load_model_config(base_dir), tensor_specs(weights), read, side_dir, saved_style(side_dir))
+    return HfSource(load_model_config(base_dir), tensor_specs(weights), read, side_dir, trained_style(side_dir))
 
 
-def saved_style(folder: Path) -> PromptStyle | None:
+def trained_style(folder: Path) -> Style | None:
     """Gives the prompt style saved with a checkpoint; None where none was."""
-    return load_prompt_style(folder) if (folder / STYLE_FILE).is_file() else None
+    return saved_style(folder) if (folder / STYLE_FILE).is_file() else None
 
 
 def _open_lora(checkpoint_dir: Path) -> Exportable:
@@ -92,8 +92,14 @@ def _open_lora(checkpoint_dir: Path) -> Exportable:
     changes = load_changes(checkpoint_dir, base.model, method)
     require_effect(base.read, base.specs, changes, checkpoint_dir)
     read, specs = merged_weights(base.read, base.specs, changes)
-    model = load_model_config(checkpoint_dir)
-    return Exportable(checkpoint_dir, base_dir, replace(base, model=model, read=read, specs=specs))
+    unrounded, _ = merged_weights({name: partial(_float32, get) for name, get in base.read.items()}, specs, changes)
+    source = replace(base, model=load_model_config(checkpoint_dir), read=read, specs=specs)
+    return Exportable(checkpoint_dir, base_dir, source, unrounded)
+
+
+def _float32(get: Callable[[], Tensor]) -> Tensor:
+    """Reads a weight as float32."""
+    return get().float()
 
 
 def _refuse_unmoved(checkpoint_dir: Path) -> None:
@@ -101,7 +107,7 @@ def _refuse_unmoved(checkpoint_dir: Path) -> None:
     if not (checkpoint_dir / PROVENANCE_FILE).is_file():
         return
     base = read_json(checkpoint_dir / PROVENANCE_FILE).get("sha256", {}).get("base")
-    if base is not None and sha256_file(checkpoint_dir / WEIGHTS_NAME) == base:
+    if base is not None and weights_sha256(checkpoint_dir / WEIGHTS_NAME) == base:
         raise CheckpointError(
             f"The weights of {checkpoint_dir} are those of its base, bit for bit: the run changed nothing; train "
             "longer or at a higher rate."

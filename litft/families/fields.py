@@ -131,9 +131,9 @@ class HfFields:
         self.parts.setdefault(field, []).append(part)
         return part
 
-    def rope_part(self, field: str, values: Mapping[str, Any]) -> RopeFields:
+    def rope_part(self, field: str, values: Mapping[str, Any], longrope_from: int | None = None) -> RopeFields:
         """Gives one set of rotary parameters of those that stand in a field."""
-        part = RopeFields(values, self, field)
+        part = RopeFields(values, self, field, longrope_from)
         self.parts.setdefault(field, []).append(part)
         return part
 
@@ -323,6 +323,7 @@ class HfFields:
         base_default: float = 10000.0,
         partial_key: str = "",
         partial_default: float = 1.0,
+        longrope_from: int | None = None,
     ) -> dict[str, Any]:
         """Gives `rope_base`, `rope_scaling` and `rotary_percentage` for a `ModelConfig`.
 
@@ -333,6 +334,7 @@ class HfFields:
             base_key: the family's own old name of the base; base_default: the base where nothing is said.
             partial_key: the family's own old name of the rotated share; empty for one that rotates whole heads.
             partial_default: the share where nothing is said.
+            longrope_from: as `RopeFields` takes it.
 
         Raises:
             CheckpointError: a kind of scaling that litft does not have, or a value that is no number.
@@ -343,7 +345,7 @@ class HfFields:
         given = self.value(key) or {}
         if not isinstance(given, dict) or any(isinstance(value, dict) for value in given.values()):
             self.refuse(key, "litft expects one set of rotary parameters for all blocks of this family")
-        inner = self.rope_part(key, given)
+        inner = self.rope_part(key, given, longrope_from)
         base = inner.number("rope_theta", self.number(base_key, default=base_default))
         outer = self.number(partial_key, default=partial_default) if partial_key else 1.0
         share = inner.number("partial_rotary_factor", outer)

@@ -46,8 +46,7 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
 
 def _activation(fields: HfFields) -> Activation:
     """Gives the activation; the first files say `gelu`, where the tanh form was meant. Source: `GemmaConfig`."""
-    activation = fields.activation("hidden_act", "gelu_tanh")
-    activation = "gelu_tanh" if activation == "gelu" else activation
+    activation = "gelu_tanh" if fields.value("hidden_act") == "gelu" else fields.activation("hidden_act", "gelu_tanh")
     if fields.activation("hidden_activation", activation) != activation:
         fields.refuse("hidden_activation", f"hidden_act means {activation}")
     return activation

@@ -66,27 +66,37 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
 
 
 def _rope(fields: HfFields, block_size: int) -> dict[str, Any]:
-    """Gives the rotation: blocks that see all have a large base and may be stretched, the others do neither."""
-    nested = fields.value("rope_parameters")
-    if not isinstance(nested, dict) or not any(isinstance(value, dict) for value in nested.values()):
-        local = fields.number("rope_local_base_freq", default=10_000.0)
-        return {**fields.rope(block_size, base_default=1e6), "rope_local_base": local}
-    whole, local_part = (_rope_of(fields, nested, kind) for kind in ("full_attention", "sliding_attention"))
-    if local_part.scaling(block_size) is not None:
+    """Gives the rotation: blocks that see all have a large base and may be stretched, the others do neither.
+
+    Source: `Gemma3TextConfig.convert_rope_params_to_dict`: bases outside count where none stands inside, and
+    `rope_scaling` is laid over the parameters of the blocks that see all.
+    """
+    fields.only("original_max_position_embeddings", None)
+    whole = _rope_of(fields, "full_attention", _whole_scaling(fields))
+    local = _rope_of(fields, "sliding_attention", {})
+    if local.scaling(block_size) is not None:
         fields.refuse("rope_parameters", "litft does not stretch the blocks with a window")
     return {
-        "rope_base": whole.number("rope_theta", 1e6),
+        "rope_base": whole.number("rope_theta", fields.number("rope_theta", default=1e6)),
         "rope_scaling": whole.scaling(block_size),
-        "rope_local_base": local_part.number("rope_theta", 10_000.0),
+        "rope_local_base": local.number("rope_theta", fields.number("rope_local_base_freq", default=10_000.0)),
     }
 
 
-def _rope_of(fields: HfFields, nested: Mapping[str, Any], kind: str) -> RopeFields:
-    """Gives the rotary parameters of one type of block."""
-    values = nested.get(kind) or {}
-    if not isinstance(values, dict):
-        fields.refuse("rope_parameters", f"a map of parameters belongs into {kind}")
-    return fields.rope_part("rope_parameters", values)
+def _whole_scaling(fields: HfFields) -> Mapping[str, Any]:
+    """Gives `rope_scaling`, the old spelling."""
+    scaling = fields.value("rope_scaling") or {}
+    if not isinstance(scaling, dict) or ("type" in scaling and "rope_type" not in scaling):
+        fields.refuse("rope_scaling", "a map of parameters belongs there, whose kind this family calls rope_type")
+    return scaling
+
+
+def _rope_of(fields: HfFields, kind: str, over: Mapping[str, Any]) -> RopeFields:
+    """Gives the rotary parameters of one type of block, with others laid over them."""
+    nested = fields.value("rope_parameters") or {}
+    if not isinstance(nested, dict) or not all(isinstance(value, dict | None) for value in nested.values()):
+        fields.refuse("rope_parameters", "a map of parameters belongs there for each type of block")
+    return fields.rope_part("rope_scaling" if over else "rope_parameters", {**(nested.get(kind) or {}), **over})
 
 
 def rules(config: ModelConfig) -> list[Rule]:

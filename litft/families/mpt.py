@@ -32,7 +32,8 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
 
     Source: `MptConfig`, `MptAttentionConfig` and `MptBlock` of transformers 5.
     """
-    n_embd, n_head = fields.integer("d_model", default=2048), fields.integer("n_heads", default=16)
+    n_embd = fields.integer("hidden_size", "d_model", default=2048)
+    n_head = fields.integer("num_attention_heads", "n_heads", default=16)
     attention = _attention(fields)
     fields.only("no_bias", None, True)
     fields.only("embedding_fraction", None, 1.0)
@@ -45,7 +46,7 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
     return ModelConfig(
         name=fields.name,
         family="mpt",
-        n_layer=fields.integer("n_layers", default=24),
+        n_layer=fields.integer("num_hidden_layers", "n_layers", default=24),
         n_head=n_head,
         n_embd=n_embd,
         n_query_groups=n_head,
@@ -54,6 +55,7 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
         block_size=fields.integer("max_seq_len", default=2048),
         **fields.vocabulary(50368),
         positions="alibi",
+        # As the models were trained; transformers reads the field and computes with 8, which an export's proof shows.
         alibi_bias_max=attention.number("alibi_bias_max", default=8),
         norm="layernorm_no_bias",
         norm_eps=fields.number("layer_norm_epsilon", default=1e-5),

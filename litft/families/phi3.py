@@ -36,7 +36,8 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
         activation=fields.activation("hidden_act", "silu"),
         tie_embeddings=fields.flag("tie_word_embeddings", False),
         sliding_window=fields.window(None),
-        **fields.rope(block_size, partial_key="partial_rotary_factor"),
+        # The class has a first length of its own, which counts before one inside the rotary fields.
+        **fields.rope(block_size, partial_key="partial_rotary_factor", longrope_from=4096),
     )
 
 

@@ -21,6 +21,8 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
     n_embd, n_head = fields.integer("hidden_size", default=6144), fields.integer("num_attention_heads", default=64)
     block_size = fields.integer("max_position_embeddings", default=2048)
     attention_bias = fields.flag("attention_bias", True)
+    head_size = fields.head_size(n_embd, n_head)
+    fields.only("head_dim", None, head_size)  # transformers would take its rotation from it, and nothing else
     return ModelConfig(
         name=fields.name,
         family="pythia",
@@ -28,7 +30,7 @@ def config_from_hf(fields: HfFields) -> ModelConfig:
         n_head=n_head,
         n_embd=n_embd,
         n_query_groups=n_head,
-        head_size=fields.head_size(n_embd, n_head),
+        head_size=head_size,
         intermediate_size=fields.integer("intermediate_size", default=24576),
         block_size=block_size,
         **fields.vocabulary(50432),

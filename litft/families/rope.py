@@ -17,10 +17,18 @@ _KINDS = "default, linear, llama3, yarn, longrope and dynamic"
 class RopeFields:
     """One set of rotary parameters; a wrong one is refused in the name of the field they stand in."""
 
-    def __init__(self, values: Mapping[str, Any], fields: HfFields, key: str) -> None:
+    def __init__(self, values: Mapping[str, Any], fields: HfFields, key: str, longrope_from: int | None = None) -> None:
+        """Keeps the parameters.
+
+        Args:
+            values: as they stand in config.json.
+            fields: those beside them; key: the one they stand in.
+            longrope_from: of a family that knows longrope alone: the first length in tokens, where no field says it.
+        """
         self.values = values
         self.fields = fields
         self.key = key
+        self.longrope_from = longrope_from
         self.asked: set[str] = set()
 
     def value(self, name: str) -> Any:
@@ -62,7 +70,7 @@ class RopeFields:
             if kind is None and "factor" in self.values:
                 self.fields.refuse(self.key, "it does not say which kind of scaling the factor belongs to")
             return None
-        if kind == "su" or (kind == "yarn" and "short_factor" in self.values):
+        if self.longrope_from is not None and kind in ("su", "yarn"):
             kind = "longrope"  # its first names. Source: `Phi3Config`
         readers = {
             "linear": self._linear,
@@ -73,6 +81,8 @@ class RopeFields:
         }
         if kind not in readers:
             self.fields.refuse(self.key, f'litft knows the rope types {_KINDS}, not "{kind}"')
+        if self.longrope_from is not None and kind != "longrope":
+            self.fields.refuse(self.key, "this family is stretched by longrope alone")
         return readers[kind](block_size)
 
     def _linear(self, block_size: int) -> RopeScaling:
@@ -105,9 +115,9 @@ class RopeFields:
             kind="yarn",
             factor=factor,
             original_block_size=original,
-            beta_fast=self.number("beta_fast", 32.0),
-            beta_slow=self.number("beta_slow", 1.0),
-            truncate=self.value("truncate") is not False,
+            beta_fast=self.number("beta_fast", 32.0) or 32.0,
+            beta_slow=self.number("beta_slow", 1.0) or 1.0,
+            truncate=bool(self.value("truncate")) if "truncate" in self.values else True,
             magnitude=self.number("attention_factor", magnitude),
         )
 
@@ -135,7 +145,8 @@ class RopeFields:
     def _original_block_size(self, block_size: int) -> int:
         """Gives the length in tokens at which the stretching starts; the field outside wins."""
         inside = int(self.number("original_max_position_embeddings", block_size))
-        return self.fields.integer("original_max_position_embeddings", default=inside)
+        silent = inside if self.longrope_from is None else self.longrope_from
+        return self.fields.integer("original_max_position_embeddings", default=silent)
 
 
 def _yarn_magnitude(factor: float, weight: float) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from litft.checkpoint.disk import atomic_path, publish_folder, require_free, require_space, sha256_file, write_json
+from litft.checkpoint.disk import atomic_path, publish_folder, require_free, require_space, weights_sha256, write_json
 from litft.checkpoint.files import (
     WEIGHTS_NAME,
     copy_side_files,
@@ -212,7 +212,7 @@ def _write_run(
         "method": method.name,
         "base": str(base_dir),
         "base_from_here": os.path.relpath(base_dir.resolve(), final.resolve()),
-        "base_sha256": sha256_file(base_dir / WEIGHTS_NAME),
+        "base_sha256": weights_sha256(base_dir / WEIGHTS_NAME),
         "settings": method.settings(),
     }
     with atomic_path(out_dir / METHOD_FILE) as path:

@@ -147,10 +147,9 @@ def build_whole(model: ModelConfig, read: Read) -> GPT:
 
 @torch.no_grad()
 def _added(get: Callable[[], Tensor], layer: LoRALinear) -> Tensor:
-    """Reads a weight and adds its adapter, in float32 (in float64 to a weight of that dtype)."""
+    """Reads a weight and adds its adapter: the sum of the two is float32 (float64 to a weight of that dtype)."""
     weight = get()
-    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    return (wide + layer.delta().to(weight.device)).to(weight.dtype)
+    return (weight + layer.delta().to(weight.device)).to(weight.dtype)
 
 
 def _grown(get: Callable[[], Tensor], rows: Tensor, first_id: int) -> Tensor:

@@ -123,7 +123,7 @@ def softcapped_attention(
     scores = q @ k.mT * (scale or q.shape[-1] ** -0.5)  # (B, H, T, S)
     scores = cap * torch.tanh(scores / cap)
     if causal:
-        mask = _distances(q.shape[2], k.shape[2] - q.shape[2], q.device) >= 0
+        mask = _distances(q.shape[2], 0, q.device) >= 0  # T = S
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
     return scores.float().softmax(-1).to(q.dtype) @ v

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,10 @@ import sentencepiece
 import tokenizers
 
 from litft.errors import TokenizerError
+from litft.text.conversation import Span
+
+_SPACE = "\u2581"  # Source: sentencepiece writes a space so, and a byte of a character that it does not know as <0xE2>
+_BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 
 
 class Backend(Protocol):
@@ -45,6 +49,14 @@ class Backend(Protocol):
 
     def encode_marked(self, texts: Sequence[str]) -> list[list[int]]:
         """Encodes texts in which special tokens may be written out."""
+
+    def spans(self, text: str, is_marked: bool) -> list[Span]:
+        """Gives which characters each token of a text stands for, from the first to behind the last.
+
+        Args:
+            text: any text.
+            is_marked: encoded as `encode_marked` does, else as `encode_literal`.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
         """Gives the text of ids that are all known and not special."""
@@ -109,6 +121,13 @@ class JsonBackend:
         encodings = self._marked.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def spans(self, text: str, is_marked: bool) -> list[Span]:
+        """See `Backend`."""
+        offsets: list[Span] = (
+            (self._marked if is_marked else self._literal).encode(text, add_special_tokens=False).offsets
+        )
+        return offsets
+
     def decode(self, ids: Sequence[int]) -> str:
         """See `Backend`."""
         text: str = self._literal.decode(list(ids), skip_special_tokens=False)
@@ -170,10 +189,46 @@ class PieceBackend:
             ids += [self.specials[part]] if part in self.specials else self._pieces.encode(part)
         return ids
 
+    def spans(self, text: str, is_marked: bool) -> list[Span]:
+        """See `Backend`."""
+        spans: list[Span] = []
+        place = 0
+        for part in filter(None, special_pattern(self.specials).split(text) if is_marked else [text]):
+            if is_marked and part in self.specials:
+                spans.append((place, place + len(part)))
+            else:
+                spans += [(place + begin, place + end) for begin, end in self._spans_of_plain(part)]
+            place += len(part)
+        return spans
+
+    def _spans_of_plain(self, text: str) -> Iterator[Span]:
+        """Walks through a text by the pieces that it becomes; several byte pieces may be one character."""
+        parts = [_bytes_of(piece) for piece in self._pieces.encode(text, out_type=str)]
+        whole = b"".join(parts)
+        if whole not in (text.encode(), b" " + text.encode()):
+            raise TokenizerError(
+                f"{self.path} rewrites texts, so that loss on single characters or roles cannot be told from its "
+                "pieces; leave --train_on and spans away."
+            )
+        # The space that sentencepiece puts before a text is no character of it.
+        place, pending = len(text.encode()) - len(whole) and -1, b""
+        for part in parts:
+            pending += part
+            said = pending.decode("utf-8", errors="ignore")
+            yield max(place, 0), max(place + len(said), 0) if said else max(place, 0) + 1
+            if said:
+                place, pending = place + len(said), b""
+
     def decode(self, ids: Sequence[int]) -> str:
         """See `Backend`."""
         text: str = self._pieces.decode([number for number in ids if number < self._size])
         return text
+
+
+def _bytes_of(piece: str) -> bytes:
+    """Gives the text of a piece of sentencepiece's, which may be one byte of a character."""
+    byte = _BYTE_PIECE.fullmatch(piece)
+    return bytes([int(byte[1], 16)]) if byte else piece.replace(_SPACE, " ").encode()
 
 
 def special_pattern(specials: Mapping[str, int]) -> re.Pattern[str]:

@@ -6,22 +6,24 @@ agree where special tokens stand between them, and else where the pieces at a bo
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
 
-from litft.text.prompts import SYSTEM, Conversation, PromptStyle, Turn, encode_prompt, end_id
+from litft.text.backends import special_pattern
+from litft.text.conversation import Conversation, StyleError, dialogue
+from litft.text.encoding import Style, encode_prompt, end_id
+from litft.text.prompts import SYSTEM_TEXT, PromptStyle
+from litft.text.template import ChatTemplate
 from litft.text.tokenizer import Tokenizer
 
-# What templates are tried on. The last answer is the one to be given, so it is empty.
+# What templates are tried on: the last answer is the one to be given.
 CONVERSATIONS = (
-    Conversation((Turn("Name three primes."),)),
-    Conversation((Turn("What is the capital of France?"),), system="You are a helpful assistant."),
-    Conversation((Turn("Count to three.", response="1, 2, 3"), Turn("And back, in words – dänke!"))),
-    Conversation(
-        (Turn("Hi", response="Hello there."), Turn("Who are you?", response="A model."), Turn("Thanks.\nBye!")),
-        system="Answer briefly.",
-    ),
+    dialogue("Name three primes."),
+    dialogue("What is the capital of France?", system="You are a helpful assistant."),
+    dialogue("Count to three.", "1, 2, 3", "And back, in words – dänke!"),
+    dialogue("Hi", "Hello there.", "Who are you?", "A model.", "Thanks.\nBye!", system="Answer briefly."),
 )
 
 _TEMPLATE = """\
@@ -49,8 +51,10 @@ _TEMPLATE = """\
 """
 
 
-def chat_template(style: PromptStyle, tokenizer: Tokenizer) -> str:
+def chat_template(style: Style, tokenizer: Tokenizer) -> str:
     """Gives a template whose ids, with `add_generation_prompt`, are those of `encode_prompt` wherever that can be.
+
+    A style that is a chat template is given as it is.
 
     Args:
         style: how the model was trained.
@@ -61,10 +65,13 @@ def chat_template(style: PromptStyle, tokenizer: Tokenizer) -> str:
 
     Source: the variables `messages`, `add_generation_prompt` and `raise_exception` of transformers' chat templates.
     """
+    if isinstance(style, ChatTemplate):
+        return style.template
+    assert isinstance(style, PromptStyle)
     first, answer, later = _glue(style, tokenizer)
     bos, end = _bos(tokenizer), tokenizer.token_text(end_id(tokenizer, style))
-    system = f"({_filled(style.system, {SYSTEM: 'system'})} if system else '')"
-    first_frame = style.first if SYSTEM in style.first else SYSTEM + style.first
+    system = f"({_filled(style.system, {SYSTEM_TEXT: 'system'})} if system else '')"
+    first_frame = style.first if SYSTEM_TEXT in style.first else SYSTEM_TEXT + style.first
     first_before, first_after = _halves(first_frame, system)
     later_before, later_after = _halves(style.later, system)
     parts = {
@@ -80,12 +87,19 @@ def chat_template(style: PromptStyle, tokenizer: Tokenizer) -> str:
     return re.sub("|".join(parts), lambda found: parts[found[0]], _TEMPLATE)
 
 
+def tried_conversations(style: Style) -> list[Conversation]:
+    """Gives those of `CONVERSATIONS` that a style has a place for; some templates refuse a system text."""
+    tried = []
+    for each in CONVERSATIONS:
+        with contextlib.suppress(StyleError):
+            style.exchanges(each)
+            tried.append(each)
+    return tried
+
+
 def messages_of(conversation: Conversation) -> list[dict[str, str]]:
     """Gives the role messages of a conversation; an input has no place in them."""
-    messages = [{"role": "system", "content": conversation.system}] if conversation.system else []
-    for turn in conversation.turns:
-        messages += [{"role": "user", "content": turn.instruction}, {"role": "assistant", "content": turn.response}]
-    return messages[:-1]
+    return [{"role": message.role, "content": message.text} for message in conversation.messages]
 
 
 Glue = tuple[str, str, str]
@@ -94,7 +108,7 @@ Glue = tuple[str, str, str]
 def _halves(frame: str, system: str) -> tuple[str, str]:
     """Gives a frame as two Jinja expressions: up to the user's text, and after it, where the answer is asked for."""
     before, place, after = frame.replace("{input}", "").rpartition("{instruction}")
-    values = {"{instruction}": "message['content']", SYSTEM: system}
+    values = {"{instruction}": "message['content']", SYSTEM_TEXT: system}
     return _filled(before + place, values), _literal(after)
 
 
@@ -128,12 +142,20 @@ def _glue(style: PromptStyle, tokenizer: Tokenizer) -> Glue:
     wanted = [encode_prompt(tokenizer, style, each) for each in CONVERSATIONS]
 
     def fitness(glue: Glue) -> tuple[int, int]:
-        joined = [tokenizer.encode(_joined(style, tokenizer, glue, each), bos=False) for each in CONVERSATIONS]
-        # Of equals the one with more spaces: transformers 5 rebuilds Llama's tokenizer so that it needs them.
-        return sum(a == b for a, b in zip(joined, wanted, strict=True)), "".join(glue).count(" ")
+        joined = [_joined_ids(tokenizer, _joined(style, tokenizer, glue, each)) for each in CONVERSATIONS]
+        return sum(a == b for a, b in zip(joined, wanted, strict=True)), -"".join(glue).count(" ")
 
     choices = ("", " ")
     return max(itertools.product(choices, choices, choices), key=fitness)
+
+
+def _joined_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Gives the ids of a text as transformers 5 does, which sees special tokens wherever they stand."""
+    first, *rest = special_pattern(tokenizer.specials).split(text)
+    ids = tokenizer.encode(first, bos=False)
+    for special, run in zip(rest[::2], rest[1::2], strict=True):
+        ids += tokenizer.encode(special + run, bos=False)
+    return ids
 
 
 def _joined(style: PromptStyle, tokenizer: Tokenizer, glue: Glue, conversation: Conversation) -> str:
@@ -141,8 +163,8 @@ def _joined(style: PromptStyle, tokenizer: Tokenizer, glue: Glue, conversation: 
     first, answer, later = glue
     end = tokenizer.token_text(end_id(tokenizer, style))
     text, before = "", _bos(tokenizer) + first
-    for prompt, turn in zip(style.prompts(conversation), conversation.turns, strict=True):
-        given = "".join(piece for piece, _ in style.answer_segments(turn)) + end if turn.response else ""
-        text += before + prompt.removeprefix(style.after if text else "") + (answer + given if given else "")
+    for exchange in style.exchanges(conversation):
+        prompt, given = ("".join(piece.text for piece in pieces) for pieces in (exchange.prompt, exchange.answer))
+        text += before + prompt.removeprefix(style.after if text else "") + (answer + given + end if given else "")
         before = _between(style, tokenizer) + later
     return text

@@ -1,8 +1,4 @@
-"""How a conversation becomes text, and then ids: the frame of each prompt style.
-
-Training and serving both go through `encode_turns`, so the ids a model is asked with are those it was trained on.
-Knows no datasets and no masks.
-"""
+"""How a conversation becomes text by frames that are written out: the prompt styles with a name. Knows no tokenizer."""
 
 from __future__ import annotations
 
@@ -10,27 +6,23 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from litft.errors import ConfigError, TokenizerError, did_you_mean
-from litft.text.tokenizer import Tokenizer
+from litft.errors import ConfigError, did_you_mean
+from litft.text.conversation import (
+    SYSTEM,
+    TOOL,
+    USER,
+    Conversation,
+    Exchange,
+    Message,
+    Piece,
+    StyleError,
+    bare_exchange,
+)
 
-
-@dataclass(frozen=True)
-class Turn:
-    """One question and its answer; the answer is empty where the model is to give it."""
-
-    instruction: str
-    input: str = ""
-    response: str = ""
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """Turns in their order, and what the model is told before them."""
-
-    turns: tuple[Turn, ...]
-    system: str = ""
+Filled = tuple[Piece, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,30 +73,51 @@ class PromptStyle:
                 if placeholder not in getattr(self, name):
                     raise ConfigError(f'{name} of the prompt style "{self.name}" lacks {placeholder}.')
 
-    def prompts(self, conversation: Conversation) -> list[str]:
-        """Gives the text before each answer, without BOS; what stands after an answer is the beginning of the next."""
-        return ["".join(piece for piece, _ in segments) for segments in self.prompt_segments(conversation)]
+    def exchanges(self, conversation: Conversation) -> list[Exchange]:
+        """Gives each answer in its frame; the last one open where the conversation ends with a question.
 
-    def prompt_segments(self, conversation: Conversation) -> list[list[tuple[str, bool]]]:
-        """Gives the text before each answer in pieces, and whether each is of the frame."""
-        system = conversation.system or self.default_system
-        return [self._prompt(turn, system, is_first=index == 0) for index, turn in enumerate(conversation.turns)]
+        Raises:
+            StyleError: the messages are not question and answer in turn, or a tool takes part.
+        """
+        if conversation.is_document:
+            return [bare_exchange(conversation)]
+        messages = conversation.messages
+        first = 1 if messages and messages[0].role == SYSTEM else 0
+        _refuse_order(messages, first)
+        system = Piece(messages[0].text, 0) if first and messages[0].text.strip() else Piece(self.default_system)
+        made = []
+        for asked in range(first, len(messages), 2):
+            answered = asked + 1 < len(messages)
+            made.append(
+                Exchange(
+                    prompt=self._prompt(messages[asked], asked, system if asked == first else None),
+                    answer=fill(self.answer, {RESPONSE: (Piece(messages[asked + 1].text, asked + 1),)})
+                    if answered
+                    else (),
+                    message=asked + 1,
+                    end=self.end or None,
+                    bos=asked == first or self.bos_each_turn,
+                )
+            )
+        return made
 
-    def answer_segments(self, turn: Turn) -> list[tuple[str, bool]]:
-        """Gives an answer in pieces, its end token left out, and whether each is of the frame."""
-        return fill(self.answer, {"{response}": [(turn.response, False)]})
+    def _prompt(self, message: Message, index: int, system: Piece | None) -> Filled:
+        """Gives one question's frame, filled in one pass so that a placeholder in a user's text stays text.
 
-    def _prompt(self, turn: Turn, system: str, is_first: bool) -> list[tuple[str, bool]]:
-        """Gives one turn's frame, filled in one pass so that a placeholder in a user's text stays text."""
+        Args:
+            message, index: the question.
+            system: the system text, before the first question only.
+        """
+        is_first = system is not None
         plain, with_input = (self.first, self.first_with_input) if is_first else (self.later, self.later_with_input)
-        frame = with_input if turn.input.strip() else plain
-        framed_system = fill(self.system, {"{system}": [(system, False)]}) if system else []
-        texts = {"{instruction}": [(turn.instruction, False)], "{input}": [(turn.input, False)]}
-        if not is_first:
-            return [(self.after, True), *fill(frame, texts)]
-        if SYSTEM not in frame:
+        frame = with_input if message.input.strip() else plain
+        texts = {INSTRUCTION: (Piece(message.text, index),), INPUT: (Piece(message.input, index),)}
+        if system is None:
+            return (*_frame(self.after), *fill(frame, texts))
+        framed_system = fill(self.system, {SYSTEM_TEXT: (system,)}) if system.text else ()
+        if SYSTEM_TEXT not in frame:
             return framed_system + fill(frame, texts)
-        return fill(frame, {**texts, SYSTEM: framed_system})
+        return fill(frame, {**texts, SYSTEM_TEXT: framed_system})
 
     def to_dict(self) -> dict[str, Any]:
         """Gives plain types, ready for YAML; `from_dict` reads them back."""
@@ -131,115 +144,45 @@ class PromptStyle:
         return cls(**{**values, "stop": tuple(stop)})
 
 
-SYSTEM = "{system}"
+INSTRUCTION, INPUT, RESPONSE, SYSTEM_TEXT = "{instruction}", "{input}", "{response}", "{system}"
 _PLACEHOLDERS = {
-    "first": ("{instruction}",),
-    "first_with_input": ("{instruction}", "{input}"),
-    "later": ("{instruction}",),
-    "later_with_input": ("{instruction}", "{input}"),
-    "system": (SYSTEM,),
-    "answer": ("{response}",),
+    "first": (INSTRUCTION,),
+    "first_with_input": (INSTRUCTION, INPUT),
+    "later": (INSTRUCTION,),
+    "later_with_input": (INSTRUCTION, INPUT),
+    "system": (SYSTEM_TEXT,),
+    "answer": (RESPONSE,),
 }
 
 
-def fill(frame: str, values: Mapping[str, list[tuple[str, bool]]]) -> list[tuple[str, bool]]:
+def fill(frame: str, values: Mapping[str, Filled]) -> Filled:
     """Puts pieces in the places of a frame.
 
     Args:
         frame: text with placeholders such as `{instruction}`.
-        values: placeholder -> pieces, and whether each is of the frame.
-
-    Returns:
-        The whole text in pieces.
+        values: what stands for each.
     """
     parts = re.split("(" + "|".join(map(re.escape, values)) + ")", frame)
-    return [piece for part in parts if part for piece in values.get(part, [(part, True)])]
+    return tuple(piece for part in parts for piece in values.get(part, _frame(part)))
 
 
-def encode_conversations(
-    tokenizer: Tokenizer, style: PromptStyle, conversations: Sequence[Conversation]
-) -> list[list[tuple[list[int], list[int]]]]:
-    """Gives `encode_turns` of many conversations, encoded in threads of the library.
-
-    Raises:
-        TokenizerError: the tokenizer lacks the end token, or a text has half a character.
-    """
-    end = [end_id(tokenizer, style)]
-    texts = [
-        segments
-        for conversation in conversations
-        for prompt, turn in zip(style.prompt_segments(conversation), conversation.turns, strict=True)
-        for segments in (prompt, style.answer_segments(turn))
-    ]
-    # Prompt and answer are encoded apart: joined, the pieces at the border could merge, and then the prompt that
-    # generation feeds would not be the one that was trained.
-    ids = iter(tokenizer.encode_framed(texts))
-    encoded = [[(next(ids), next(ids) + end) for _ in conversation.turns] for conversation in conversations]
-    return [_with_bos(tokenizer, style, turns) for turns in encoded]
+def _frame(text: str) -> Filled:
+    """Gives a text of the frame, nothing for an empty one."""
+    return (Piece(text),) if text else ()
 
 
-def end_id(tokenizer: Tokenizer, style: PromptStyle) -> int:
-    """Gives the id that ends an answer.
-
-    Raises:
-        TokenizerError: the tokenizer has no such token.
-    """
-    if not style.end:
-        return tokenizer.require_eos()
-    found = tokenizer.id_of(style.end)
-    if found is None:
-        raise TokenizerError(
-            f'The prompt style "{style.name}" ends answers with {style.end}, which is no token of this tokenizer; '
-            "choose another --prompt_style."
-        )
-    return found
-
-
-def stop_ids(tokenizer: Tokenizer, style: PromptStyle | None) -> list[int]:
-    """Gives every id at which an answer ends, that of the style first: also stop texts that are one special token."""
-    if style is None:
-        return sorted(tokenizer.stop_ids, key=lambda number: (number != tokenizer.eos_id, number))
-    texts = [tokenizer.encode(text, bos=False) for text in style.stop]
-    single = {ids[0] for ids in texts if len(ids) == 1}
-    end = tokenizer.id_of(style.end) if style.end else tokenizer.eos_id
-    known = {*tokenizer.stop_ids, *single, *([end] if end is not None else [])}
-    return sorted(known, key=lambda number: (number != end, number))
-
-
-def encode_turns(
-    tokenizer: Tokenizer, style: PromptStyle, conversation: Conversation
-) -> list[tuple[list[int], list[int]]]:
-    """Gives, for each turn, the ids of its prompt and of its answer, which ends in the end token.
-
-    BOS stands once, before the first prompt, or before each where the style says so, if the model was trained with one.
-
-    Raises:
-        TokenizerError: the tokenizer lacks the end token, or a text has half a character.
-    """
-    return encode_conversations(tokenizer, style, [conversation])[0]
-
-
-def encode_prompt(tokenizer: Tokenizer, style: PromptStyle, conversation: Conversation) -> list[int]:
-    """Gives the ids to generate from: all before the answer of the last turn.
-
-    Args:
-        tokenizer: of the model that answers.
-        style: the one it was trained with.
-        conversation: earlier turns with their answers, then the turn to answer.
-
-    Raises:
-        TokenizerError: the tokenizer has no EOS, or a text has half a character.
-    """
-    turns = encode_turns(tokenizer, style, conversation)
-    earlier = [number for prompt, response in turns[:-1] for number in [*prompt, *response]]
-    return earlier + turns[-1][0]
-
-
-def _with_bos(
-    tokenizer: Tokenizer, style: PromptStyle, turns: list[tuple[list[int], list[int]]]
-) -> list[tuple[list[int], list[int]]]:
-    """Puts BOS where the model wants it."""
-    if not tokenizer.adds_bos or not turns:
-        return turns
-    count = len(turns) if style.bos_each_turn else 1
-    return [(tokenizer.with_bos(prompt), response) for prompt, response in turns[:count]] + turns[count:]
+def _refuse_order(messages: Sequence[Message], first: int) -> None:
+    """Refuses messages that are not question and answer in turn: frames have no other places."""
+    for number, message in enumerate(messages[first:], start=first + 1):
+        if message.role == TOOL or message.fields.get("tool_calls"):
+            what = "is a tool's" if message.role == TOOL else "calls a tool"
+            raise StyleError(f"message {number} {what}; only a chat template has a place for that")
+        if message.role == SYSTEM:
+            raise StyleError(f"message {number} (system) does not stand first")
+    if len(messages) == first:
+        raise StyleError("there is no question")
+    if messages[first].role != USER:
+        raise StyleError(f"message {first + 1} ({messages[first].role}) stands where a question (user) is expected")
+    for number, (before, message) in enumerate(pairwise(messages[first:]), start=first + 2):
+        if message.role == before.role:
+            raise StyleError(f"two messages of the {message.role} in a row (the second is message {number})")

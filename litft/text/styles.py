@@ -1,18 +1,11 @@
-"""The table of prompt styles by name, and the one saved beside a checkpoint.
+"""The table of prompt styles by name.
 
 Source of the texts, unless a style says otherwise: the model cards and the chat templates of the repositories.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-from litft.config.io import dump_yaml, load_yaml
-from litft.errors import ConfigError, did_you_mean
 from litft.text.prompts import PromptStyle
-
-STYLE_FILE = "prompt_style.yaml"
 
 
 def _style(name: str, frame: str, **parts: str | bool | tuple[str, ...]) -> PromptStyle:
@@ -216,42 +209,3 @@ STYLES = {
         _style("deepseek-r1", "{system}<｜User｜>{instruction}<｜Assistant｜>", system="{system}"),
     )
 }
-
-
-def style_named(name: str) -> PromptStyle:
-    """Gives a style of the table.
-
-    Raises:
-        ConfigError: no style has this name.
-    """
-    if name not in STYLES:
-        raise ConfigError(f'No prompt style "{name}"; there are {", ".join(STYLES)}.{did_you_mean(name, STYLES)}')
-    return STYLES[name]
-
-
-def load_prompt_style(directory: Path) -> PromptStyle:
-    """Gives the style saved beside a checkpoint; Alpaca's where none was saved.
-
-    Raises:
-        ConfigError: prompt_style.yaml is there and cannot be used.
-    """
-    path = directory / STYLE_FILE
-    if not path.is_file():
-        return ALPACA
-    try:
-        return PromptStyle.from_dict(load_yaml(path))
-    except ConfigError as error:
-        raise ConfigError(f"The prompt style {path} cannot be used: {error}") from error
-
-
-def save_prompt_style(directory: Path, style: PromptStyle) -> None:
-    """Writes the style beside a checkpoint, whole or not at all."""
-    temporary = directory / f".{STYLE_FILE}.{os.getpid()}"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(dump_yaml(style.to_dict()))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(directory / STYLE_FILE)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 
 from litft.errors import TokenizerError
 from litft.text.backends import Backend, JsonBackend, PieceBackend, is_rank_file, open_pieces, special_pattern
+from litft.text.conversation import Piece, Span
 from litft.text.settings import BOS_BY_DEFAULT, CLASS_TOKENS, TokenizerSettings, load_settings
 
 # The end-of-text tokens of base models, for a bare tokenizer.json that nothing beside it explains.
@@ -21,8 +24,7 @@ KNOWN_EOS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>")
 DIFFERING_SHARE = 0.01
 
 
-# A text in pieces, and whether each is of the frame around what a person wrote.
-Segments = Sequence[tuple[str, bool]]
+Pieces = Sequence[Piece]
 
 
 class Tokenizer:
@@ -34,6 +36,7 @@ class Tokenizer:
         adds_bos: the model was trained with BOS before each text.
         vocab_size: tokens known, added ones included; embeddings may have more rows.
         kind: the tokenizer class the folder names, else its library.
+        specials: text and id of each special token.
         hash: sha256 over all that decides ids, 64 hex digits.
     """
 
@@ -50,6 +53,7 @@ class Tokenizer:
         self._backend = _open_backend(checkpoint_dir, settings)
         self.kind = settings.kind or type(self._backend).__name__.removesuffix("Backend")
         self.vocab_size = self._backend.vocab_size
+        self.specials = self._backend.specials
         self.bos_id = _bos_id(self._backend, settings)
         self.eos_id = _eos_id(self._backend, settings)
         self.adds_bos = _adds_bos(self._backend, settings, self.bos_id)
@@ -96,47 +100,105 @@ class Tokenizer:
             _check_text(text)
         return self._backend.encode_literal(texts)
 
-    def encode_framed(self, texts: Sequence[Segments]) -> list[list[int]]:
+    def encode_pieces(self, texts: Sequence[Pieces], after: Sequence[str] | None = None) -> list[list[int]]:
         """Gives the ids of many texts, without BOS or EOS; special tokens count in their frames and not in the rest.
 
         Args:
-            texts: each a sequence of pieces, and whether a piece is of the frame.
+            texts: each in pieces of the frame and of messages.
+            after: what stands before each text: a special token, or anything else, since sentencepiece begins a text
+                that stands alone as if a space stood before it. Empty where a text begins there; None: all do.
 
         Raises:
             TokenizerError: a text has half a character (a lone surrogate).
         """
-        joined = ["".join(piece for piece, _ in segments) for segments in texts]
-        for text in joined:
-            _check_text(text)
-        find = special_pattern(self._backend.specials).findall
-        ids: dict[int, list[int]] = {}
-        clean, framed = [], []
-        for index, (text, segments) in enumerate(zip(joined, texts, strict=True)):
-            count = len(find(text))
-            if not count:
-                clean.append(index)
-            elif count == sum(len(find(piece)) for piece, is_frame in segments if is_frame):
-                framed.append(index)
-            else:
-                ids[index] = self._encode_apart(segments)
-        ids |= dict(zip(clean, self._backend.encode_literal([joined[index] for index in clean]), strict=True))
-        ids |= dict(zip(framed, self._backend.encode_marked([joined[index] for index in framed]), strict=True))
-        return [ids[index] for index in range(len(texts))]
+        if after is None or not self._begins_with_space:
+            return self._encode_pieces(texts)
+        specials = self.specials if self._sees_specials_within else {}
+        after = [
+            before and (before if before in specials else "" if before in self.specials else self._anchor)
+            for before in after
+        ]
+        anchored = [(Piece(before), *text) if before else text for before, text in zip(after, texts, strict=True)]
+        anchors = {before: self._encode_pieces([(Piece(before),)])[0] for before in set(after)}
+        encoded = self._encode_pieces(anchored)
+        made = []
+        for before, text, ids in zip(after, texts, encoded, strict=True):
+            anchor = anchors[before]
+            # Where the two have merged, the text is encoded as if it stood alone.
+            made.append(ids[len(anchor) :] if ids[: len(anchor)] == anchor else self._encode_pieces([text])[0])
+        return made
 
-    def _encode_apart(self, segments: Segments) -> list[int]:
-        """Encodes a text whose contents write out a special token, which is to stay ordinary characters."""
-        specials, runs = self._backend.specials, [""]
-        for piece, is_frame in segments:
-            for part in special_pattern(specials).split(piece) if is_frame else [piece]:
-                if is_frame and part in specials:
-                    runs += [part, ""]
+    @cached_property
+    def _begins_with_space(self) -> bool:
+        """Whether a text that stands alone begins with a space that nobody wrote."""
+        alone, behind, anchor = self._backend.encode_literal(["a", f"{self._anchor}a", self._anchor])
+        return behind != anchor + alone
+
+    @cached_property
+    def _anchor(self) -> str:
+        """A text that stands for any other: the end of a line, or, where that is a space to the library, a bracket."""
+        return "\n" if self._backend.encode_literal(["\n"])[0] else ")"
+
+    @cached_property
+    def _sees_specials_within(self) -> bool:
+        """Whether a special token is seen right behind a text. Llama 2's first tokenizer.json does not.
+
+        That file stands for a tokenizer which begins each text between special tokens with a space; so a text behind
+        one is encoded as if it stood alone.
+        """
+        end = "" if self.eos_id is None else self.token_text(self.eos_id)
+        return self._backend.encode_marked([f"a{end}"])[0][-1] == self.eos_id
+
+    def _encode_pieces(self, texts: Sequence[Pieces]) -> list[list[int]]:
+        """Encodes texts that stand alone."""
+        runs = [self._runs(pieces) for pieces in texts]
+        flat = [run for each in runs for run in each]
+        literal = iter(self._backend.encode_literal([text for text, is_marked in flat if not is_marked]))
+        marked = iter(self._backend.encode_marked([text for text, is_marked in flat if is_marked]))
+        encoded = iter([next(marked if is_marked else literal) for _, is_marked in flat])
+        return [
+            next(encoded) if len(each) == 1 else list(chain.from_iterable(islice(encoded, len(each)))) for each in runs
+        ]
+
+    def _runs(self, pieces: Pieces) -> list[tuple[str, bool]]:
+        """Gives a text in runs to be encoded one by one, and whether special tokens count in each.
+
+        One run is enough but where a message writes out a special token, which is to stay ordinary characters.
+        """
+        text = "".join([piece.text for piece in pieces])
+        _check_text(text)
+        pattern = special_pattern(self.specials)
+        count = len(pattern.findall(text))
+        if count == sum(len(pattern.findall(piece.text)) for piece in pieces if piece.message is None and count):
+            return [(text, count > 0)]
+        runs: list[tuple[str, bool]] = [("", False)]
+        for said, message in pieces:
+            for index, part in enumerate(pattern.split(said) if message is None else [said]):
+                if index % 2:
+                    runs += [(part, True), ("", False)]
                 else:
-                    runs[-1] += part
-        texts = iter(self._backend.encode_literal([run for run in runs[::2] if run]))
-        ids: list[int] = []
-        for index, run in enumerate(runs):
-            ids += [specials[run]] if index % 2 else next(texts) if run else []
-        return ids
+                    runs[-1] = (runs[-1][0] + part, False)
+        return [run for run in runs if run[0]]
+
+    def spans(self, pieces: Pieces, before: str = "") -> list[Span]:
+        """Gives which characters of a text each of its ids stands for, from the first to behind the last.
+
+        Args:
+            pieces, before: a text as `encode_pieces` takes it.
+
+        Raises:
+            TokenizerError: the tokenizer rewrites texts, so that nobody can tell.
+        """
+        [ids] = self.encode_pieces([pieces], [before])
+        choices = [(Piece(text), *pieces) for text in (before, self._anchor) if before] + [pieces]
+        for each in choices:
+            found, place = [], -len(each[0].text) if len(each) > len(pieces) else 0
+            for text, is_marked in self._runs(each):
+                found += [(place + begin, place + end) for begin, end in self._backend.spans(text, is_marked)]
+                place += len(text)
+            if ids == self._encode_pieces([each])[0][len(found) - len(ids) :]:
+                return found[len(found) - len(ids) :]
+        raise AssertionError("a text is not encoded as before")
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """Gives the ids with exactly one BOS before them.

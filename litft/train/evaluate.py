@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from litft.data.batches import iter_micro_batches
 from litft.data.store import PreparedData
 from litft.generate.sample import Sampling, evaluating, iter_tokens
-from litft.text.prompts import stop_ids
+from litft.text.encoding import stop_ids
 from litft.train.loss import TokenLoss, sum_loss_and_correct
 from litft.train.state import Run, trained_style
 

@@ -18,7 +18,7 @@ from litft.checkpoint.files import copy_side_files, save_model_config
 from litft.checkpoint.tensors import save_safetensors, tensor_specs
 from litft.methods.base import trainable_state, weights_path
 from litft.methods.load import METHOD_FILE
-from litft.text.styles import save_prompt_style
+from litft.text.style_files import save_prompt_style
 from litft.train.state import Progress, Run, trained_style, write_yaml
 
 

@@ -30,8 +30,8 @@ from litft.data.store import PreparedData
 from litft.errors import CheckpointError, ConfigError, LitftError
 from litft.methods.base import Method, trainable_state
 from litft.model.gpt import GPT
-from litft.text.prompts import PromptStyle
-from litft.text.styles import load_prompt_style
+from litft.text.encoding import Style
+from litft.text.style_files import load_style, style_from_dict
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
@@ -92,10 +92,10 @@ class Inputs:
     report: Report
 
 
-def trained_style(inputs: Inputs) -> PromptStyle:
+def trained_style(inputs: Inputs) -> Style:
     """Gives the prompt style of the data; the base's for rows that came tokenised and name none."""
     style = inputs.train.meta.get("prompt_style")
-    return PromptStyle.from_dict(style) if style else load_prompt_style(inputs.checkpoint_dir)
+    return style_from_dict(style) if style else load_style(inputs.checkpoint_dir)
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,17 @@ class Pair:
 
 
 def build_pair(family: str, variation: str, folder: Path) -> Pair:
-    """Makes the pair; unit norms and zero biases would hide a swapped or forgotten one, so all are moved."""
+    """Makes the pair."""
     kind, arguments = FAMILIES[family][variation]
+    theirs = build_theirs(getattr(transformers, kind)(**arguments))
+    theirs.save_pretrained(folder)
+    from_hf(FromHfConfig(checkpoint_dir=folder))
+    return Pair(theirs, load_model(folder, "32-true", CPU), folder)
+
+
+def build_theirs(config: Any) -> Any:
+    """Gives a random model; unit norms and zero biases would hide a swapped or forgotten one, so all are moved."""
     torch.manual_seed(0)
-    config = getattr(transformers, kind)(**arguments)
     theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
@@ -51,9 +58,7 @@ def build_pair(family: str, variation: str, folder: Path) -> Pair:
                 parameter += 0.1 * torch.randn_like(parameter)
             elif "embed" not in name:
                 parameter *= 3  # so that scores and routers have something to say
-    theirs.save_pretrained(folder)
-    from_hf(FromHfConfig(checkpoint_dir=folder))
-    return Pair(theirs, load_model(folder, "32-true", CPU), folder)
+    return theirs
 
 
 def logits(pair: Pair, scratch: Path) -> float:

@@ -8,7 +8,11 @@ import pytest
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm, Gemma2TextScaledWordEmbedding
+from transformers.models.gemma2.modeling_gemma2 import (
+    Gemma2RMSNorm,
+    Gemma2TextScaledWordEmbedding,
+    eager_attention_forward,
+)
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
@@ -16,6 +20,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBl
 from transformers.models.stablelm.modeling_stablelm import StableLmLayerNormPerHead
 
 from litft.families import model_config_from_hf
+from litft.model.attention import softcapped_attention
 from litft.model.gpt import GPT
 from litft.model.layers import NORMS, MixtureOfExperts, NormEachHead
 from litft.model.rope import Rope
@@ -74,6 +79,17 @@ def test_a_router_and_its_experts(normalized: bool) -> None:
             expert.get_parameter(f"{part}.weight").copy_(weight)
     x = randn(2, 50, 64)
     assert torch.equal(ours(x), theirs(x))
+
+
+@torch.no_grad()
+def test_attention_with_a_soft_cap() -> None:
+    q, k, v = 4 * randn(2, 4, 40, 16), randn(2, 2, 40, 16), randn(2, 2, 40, 16)
+    module = nn.Module().eval()
+    module.num_key_value_groups = 2
+    mask = torch.full((40, 40), torch.finfo(torch.bfloat16).min, dtype=torch.bfloat16).triu(1)
+    theirs, _ = eager_attention_forward(module, q, k, v, mask, scaling=0.3, softcap=5.0)
+    ours = softcapped_attention(q, k, v, mask=None, causal=True, scale=0.3, cap=5.0)
+    assert torch.equal(ours.transpose(1, 2), theirs)
 
 
 @torch.no_grad()

@@ -14,7 +14,9 @@ from tokenizers import Tokenizer as Library
 
 from litft.checkpoint.hf_folder import write_chat_template
 from litft.text.chat_template import CONVERSATIONS, messages_of
-from litft.text.prompts import Conversation, PromptStyle, Turn, encode_prompt, stop_ids
+from litft.text.conversation import Conversation, dialogue
+from litft.text.encoding import encode_prompt, stop_ids
+from litft.text.prompts import PromptStyle
 from litft.text.styles import STYLES
 from litft.text.tokenizer import Tokenizer
 
@@ -92,8 +94,7 @@ def test_published_tokenizers(name: str, style: str, equal: int, tmp_path: Path)
 def test_without_a_question_the_answer_is_not_asked_for(tmp_path: Path) -> None:
     write_chat_template(byte_folder(tmp_path, bos=True), Tokenizer(tmp_path), STYLES["alpaca"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    turns = (Turn("Hi", response="Hello."),)
-    messages = [*messages_of(Conversation(turns)), {"role": "assistant", "content": "Hello."}]
+    messages = messages_of(dialogue("Hi", "Hello."))
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     assert text.endswith("### Instruction:\nHi\n\n### Response:Hello.</s>")
     assert tokenizer.apply_chat_template(messages[:1], tokenize=False).endswith("### Instruction:\nHi")

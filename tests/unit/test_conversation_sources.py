@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_rows import reasons, rows_of, talk, write, write_lines, write_parquet
+from tiny_rows import reasons, rows_of, talk, turns_in, write, write_lines, write_parquet
 from tiny_text import SHARED, write_checkpoint
 
 from litft.config.prepare import PrepareConfig
@@ -138,7 +138,7 @@ def test_rows(tmp_path: Path, name: str, row: dict[str, Any], expected: Row) -> 
         ("sharegpt", {"conversations": [{"role": "user", "content": "a"}]},
          'message 1 of "conversations" has no "from" (found "role", "content")'),
         ("sharegpt", said(("human", "a"), ("narrator", "b")),
-         'message 2 has the role "narrator"; expected one of system, user, assistant'),
+         'message 2 has the role "narrator"; expected one of user, assistant, system, tool'),
         ("sharegpt", said(("human", "a"), ("gpt", "b"), ("gpt", "c")),
          "two messages of the assistant in a row (the second is message 3)"),
         ("sharegpt", said(("gpt", "b")), "no answer (0 messages)"),
@@ -159,13 +159,17 @@ def test_rows(tmp_path: Path, name: str, row: dict[str, Any], expected: Row) -> 
         ("messages", {"messages": {"role": "user"}}, '"messages" is dict, not a list of messages'),
         ("messages", {"messages": [{"role": "user", "content": "a"}, "b"]},
          'message 2 of "messages" is str, not an object with "role" and "content"'),
-        ("messages", chat(("user", "a"), ("assistant", "b"), ("tool", "c"), ("assistant", "d")),
-         'message 3 has the role "tool", for which no prompt style has a place'),
+        ("messages", chat(("user", "a"), ("tool", "c"), ("assistant", "d")),
+         "message 2 (tool) stands behind one of the user"),
         ("messages", {"messages": [{"role": "user", "content": "a"},
-                                   {"role": "assistant", "content": "b", "tool_calls": [{"id": "1"}]}]},
-         'message 2 of "messages" calls a tool, for which no prompt style has a place'),
+                                   {"role": "assistant", "content": "b", "tool_calls": "add"}]},
+         '"tool_calls" of message 2 of "messages" is str, not a list of objects'),
+        ("messages", {"messages": [{"role": "user", "content": "a"},
+                                   {"role": "assistant", "content": "b", "weight": 0.5}]},
+         '"weight" of message 2 of "messages" is 0.5; 0 leaves it without loss, 1 is the rule'),
+        ("messages", {"messages": [], "tools": "add"}, '"tools" is not a list of objects'),
         ("messages", chat(("human", "a"), ("assistant", "b")),
-         'message 1 has the role "human"; expected one of system, user, assistant'),
+         'message 1 has the role "human"; expected one of user, assistant, system, tool'),
         ("messages", {"prompt": None, "completion": "b"}, "message 1 (user) is null, not text"),
         ("messages", {"prompt": "a", "completion": ""}, "message 2 (assistant) is empty"),
         ("messages", {"prompt": ["a"], "completion": "b"},
@@ -196,7 +200,7 @@ def test_published_files(tmp_path: Path, name: str, file: str, turns: dict[int, 
         pytest.skip("shared data is absent")
     rows = rows_of(name, SHARED / file)
     assert reasons(rows) == []
-    assert Counter(len(row.conversation.turns) for row in rows if isinstance(row, Row)) == turns
+    assert Counter(len(turns_in(row.conversation)) for row in rows if isinstance(row, Row)) == turns
     config = PrepareConfig(
         checkpoint_dir=write_checkpoint(tmp_path / "tiny", block_size=32768),
         data_file=SHARED / file,
@@ -215,5 +219,5 @@ def test_guanaco_leaves_no_mark_in_a_published_text() -> None:
         pytest.skip("shared data is absent")
     for row in rows_of("guanaco", path):
         assert isinstance(row, Row)
-        for turn in row.conversation.turns:
+        for turn in turns_in(row.conversation):
             assert not any(mark in turn.instruction + turn.response for mark in ("[INST]", "[/INST]", "<s>", "</s>"))

@@ -30,7 +30,7 @@ from litft.export.merge import certify_merged, merge
 from litft.export.source import open_exportable
 from litft.methods.adapter import Adapter, AdapterV2
 from litft.methods.load import load_finetuned
-from litft.methods.lora import LoRA
+from litft.methods.lora import LoRA, LoRALinear
 from litft.methods.new_tokens import WithNewTokens
 from litft.model.load import load_model
 from litft.text.new_tokens import add_tokens
@@ -215,6 +215,22 @@ def test_new_tokens_have_their_rows(run: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(merged.head(merged(ids)), wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_a_bias_of_the_head_grows_with_its_rows(tmp_path: Path) -> None:
+    """Phi's; the first new token takes a row that the model has to spare, with a bias of its own before."""
+    base = add_tokenizer(write_base(tmp_path / "base", "phi", "2", vocab_size=260))
+    new = add_tokens(shutil.copytree(base, tmp_path / "grown"), ["<call>", "<end>"])
+    assert new.first_id < 260 < new.vocab_size
+    final = write_final(tmp_path / "final", base, WithNewTokens(lora("q", "v"), new))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(tmp_path / "grown" / file, final / file)
+    described = json.loads((final / "config.json").read_text())
+    write_json(final / "config.json", {**described, "vocab_size": new.vocab_size})
+    report, _ = export(final, tmp_path / "hf", certificate="full")
+    assert report["certificate"]["logits"]["relative_difference"] < 1e-5
+    bias = load_file(tmp_path / "hf" / "model.safetensors")["lm_head.bias"]
+    assert bias[: new.first_id].all() and not bias[new.first_id :].any()
+
+
 # --- refusals ---
 
 
@@ -293,35 +309,83 @@ def test_a_merged_tensor_that_differs(run: Path, tmp_path: Path) -> None:
         certify_merged(open_exportable(run), tmp_path / "merged", "tensors")
 
 
-def test_a_description_that_transformers_reads_otherwise_is_refused(run: Path, tmp_path: Path) -> None:
-    """Every tensor is right, the model is not: only computing with it shows that."""
-    model = open_exportable(run)
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("rope_parameters", {"rope_type": "default", "rope_theta": 10010.0}, "rope_base"),
+        ("max_position_embeddings", 1024, "block_size"),
+        ("tie_word_embeddings", True, "tie_embeddings"),
+        ("dtype", "bfloat16", "the part or the dtype"),
+    ],
+)
+def test_a_written_description_that_differs(run: Path, tmp_path: Path, field: str, value: Any, named: str) -> None:
+    """Every tensor is right, the model is not, and prompts of 256 tokens may not show it."""
     export(run, tmp_path / "hf")
     path = tmp_path / "hf" / "config.json"
-    config = json.loads(path.read_text())
-    config["rope_parameters"]["rope_theta"] = 500.0
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(CheckpointError, match=f"differs from what was to be written: {named} in .*config.json"):
+        certify_hf(open_exportable(run), tmp_path / "hf", "tensors")
+
+
+def test_a_field_that_transformers_does_not_compute_with_is_refused(tmp_path: Path) -> None:
+    """MPT's slopes: every tensor and field is right, and only computing shows that the two are not one model."""
+    base = write_base(tmp_path / "base", "mpt", "7b", attn_config={"alibi_bias_max": 3})
     with pytest.raises(CheckpointError, match=r"transformers does not compute .* as litft does \(.*KL"):
-        certify_hf(model, tmp_path / "hf", "full")
-    path.write_text(json.dumps({**config, "model_type": "lama"}))
-    with pytest.raises(CheckpointError, match=r"transformers cannot load .* so it was not kept"):
-        certify_hf(model, tmp_path / "hf", "full")
-    assert certify_hf(model, tmp_path / "hf", "tensors")["tensors_equal"] == 30
+        export(base, tmp_path / "hf", certificate="full")
+    assert not (tmp_path / "hf").exists()
+    assert export(base, tmp_path / "hf", certificate="tensors")[0]["certificate"]["tensors_equal"] == 20
 
 
-def test_a_stop_token_that_the_folder_lacks_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_folder_that_transformers_cannot_load_is_refused(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "hf")
-    write_json(tmp_path / "hf" / "generation_config.json", {"eos_token_id": 7})
-    with pytest.raises(CheckpointError, match=r"does not stop at all of \[1\]"):
+    path = tmp_path / "hf" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "bos_token_id": "one"}))
+    with pytest.raises(CheckpointError, match=r"transformers cannot load .*'bos_token_id'\), so it was not kept"):
+        certify_hf(open_exportable(run), tmp_path / "hf", "full")
+    assert certify_hf(open_exportable(run), tmp_path / "hf", "tensors")["tensors_equal"] == 30
+
+
+@pytest.mark.parametrize("found", [[7], [1, 7]])
+def test_other_stop_tokens_are_refused(run: Path, tmp_path: Path, found: list[int]) -> None:
+    """Too many would cut answers short."""
+    export(run, tmp_path / "hf")
+    write_json(tmp_path / "hf" / "generation_config.json", {"eos_token_id": found})
+    with pytest.raises(CheckpointError, match=rf"transformers stops at \{found} in .*, litft at \[1\]"):
         certify_hf(open_exportable(run), tmp_path / "hf", "full")
 
 
-def test_a_template_that_gives_other_ids_is_told(run: Path, tmp_path: Path) -> None:
+def test_a_template_without_the_end_token_is_refused(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "hf")
     template = (tmp_path / "hf" / "chat_template.jinja").read_text()
     (tmp_path / "hf" / "chat_template.jinja").write_text(template.replace("</s>", ""))
-    proof = certify_hf(open_exportable(run), tmp_path / "hf", "full")
-    assert proof["chat"] == {"conversations": 4, "equal_ids": 2}  # those without an earlier answer
+    with pytest.raises(CheckpointError, match='goes on with "###Instr.*" where the model was trained on "</s>'):
+        certify_hf(open_exportable(run), tmp_path / "hf", "full")
+
+
+def test_a_template_whose_text_is_encoded_otherwise_is_told(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "hf")
+    template = (tmp_path / "hf" / "chat_template.jinja").read_text()
+    (tmp_path / "hf" / "chat_template.jinja").write_text(template.replace("### Instruction", "###  Instruction"))
+    assert certify_hf(open_exportable(run), tmp_path / "hf", "full")["chat"] == {"conversations": 4, "equal_ids": 0}
+
+
+@pytest.mark.parametrize("share", [-1.0, 1.05])
+def test_a_wrong_merge_is_refused_in_bfloat16_too(share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding moves logits as well, so the sum is proved before it is rounded."""
+    sizes = {"vocab_size": 320, "max_position_embeddings": 512}
+    base = add_tokenizer(write_base(tmp_path / "base", "llama", "gqa", torch.bfloat16, **sizes))
+    final = write_final(tmp_path / "final", base, lora())
+    delta = LoRALinear.delta
+    monkeypatch.setattr(LoRALinear, "delta", lambda layer: share * delta(layer))
+    refused(final, "the merged model does not compute .* as litft does", certificate="full")
+
+
+def test_a_merged_description_that_differs(run: Path, tmp_path: Path) -> None:
+    merge(MergeConfig(checkpoint_dir=run, out_dir=tmp_path / "merged"))
+    path = tmp_path / "merged" / "model_config.yaml"
+    path.write_text(path.read_text().replace("sliding_window: null", "sliding_window: 300"))
+    with pytest.raises(CheckpointError, match=r"The merge differs .* describes another model"):
+        certify_merged(open_exportable(run), tmp_path / "merged", "tensors")
 
 
 # --- the certificate's own parts ---
@@ -342,7 +406,8 @@ def test_comparisons() -> None:
     apart = compare([sure], [sure + torch.tensor([0.0, 0.02, 0.0])])
     assert apart.relative_difference < 1e-3 and apart.argmax_agreement == 1.0
     assert apart.kl == pytest.approx(5e-5, rel=0.05) and not apart.agrees
-    assert not compare(first, [first[0] * torch.nan]).agrees
+    unknown = compare(first, [first[0] * torch.nan])
+    assert not unknown.agrees and unknown.max_difference == torch.inf
     with pytest.raises(CheckpointError, match="logits are"):
         compare(first, [first[0][:, :2]])
 

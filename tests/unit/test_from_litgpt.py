@@ -22,7 +22,7 @@ from litft.errors import LitftError
 from litft.export.hf import to_hf
 from litft.families import model_config_from_hf
 from litft.methods.from_litgpt import from_litgpt
-from litft.text.styles import load_prompt_style
+from litft.text.style_files import saved_style
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["qkv", "interleaved"])
@@ -89,7 +89,7 @@ def test_prompt_styles(tmp_path: Path) -> None:
     for class_path, ending in (("litgpt.prompts.Alpaca", "### Response:\n"), ("litgpt.prompts.Default", "")):
         (source / "prompt_style.yaml").write_text(f"class_path: {class_path}\n")
         out = convert(source, tmp_path / "out", overwrite=True)
-        assert load_prompt_style(out).first.endswith(f"{{instruction}}{ending and chr(10) * 2}{ending}")
+        assert saved_style(out).first.endswith(f"{{instruction}}{ending and chr(10) * 2}{ending}")
     (source / "prompt_style.yaml").write_text("class_path: litgpt.prompts.Phi2\n")
     told: list[str] = []
     flags: dict[str, Any] = {"checkpoint_dir": source, "out_dir": tmp_path / "out", "overwrite": True}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_rows import turns_in
 from tiny_text import SHARED, write_checkpoint
 
 from litft.config.prepare import PrepareJsonConfig
@@ -14,7 +15,6 @@ from litft.data.prepare import prepare
 from litft.data.reading.rows import Found, Rejected, Row
 from litft.data.sources.json import NAMED, read_json, unused_fields
 from litft.errors import DataError
-from litft.text.prompts import Turn
 
 ASKED = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 SAID = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
@@ -54,8 +54,8 @@ def test_the_shape_is_told_by_the_fields(tmp_path: Path, name: str, as_list: boo
     path = write(tmp_path / "rows.json", [ROWS[name]] * 2) if as_list else write(tmp_path / "a.jsonl", ROWS[name])
     found, *rows = read_json(path)
     assert isinstance(found, Found) and f"the shape {name} (" in found.sentence
-    turns = [row.conversation.turns for row in rows if isinstance(row, Row)]
-    assert turns == [(Turn("" if name == "text" else "a", response="b"),)] * (2 if as_list else 1)
+    turns = [turns_in(row.conversation) for row in rows if isinstance(row, Row)]
+    assert turns == [[("" if name == "text" else "a", "", "b")]] * (2 if as_list else 1)
     named = list(read_json(path, format=name))
     assert isinstance(named[0], Found) and "as --format says" in named[0].sentence and named[1:] == rows
 

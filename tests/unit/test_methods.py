@@ -116,6 +116,22 @@ def test_lora_is_the_papers_formula_on_the_rows_of_q_and_v_only() -> None:
     assert torch.allclose(layer(x), wanted, atol=1e-6)
 
 
+def test_dropout_falls_on_what_an_adapter_reads_and_only_in_training() -> None:
+    model = GPT(LLAMA)
+    base = model.get_submodule("transformer.h.0.attn.proj")
+    LoRA(LoRAConfig(r=2, alpha=6, dropout=0.4, targets=("proj",))).apply(model)
+    layer = model.get_submodule("transformer.h.0.attn.proj")
+    assert isinstance(base, nn.Linear) and isinstance(layer, LoRALinear)
+    layer.lora_B.data.normal_()
+    x = torch.randn(3, 16)
+    for training in (True, False):
+        torch.manual_seed(0)
+        seen = nn.functional.dropout(x, 0.4, training)
+        torch.manual_seed(0)
+        wanted = base(x) + 3.0 * seen @ layer.lora_A.T @ layer.lora_B.T
+        assert torch.allclose(layer.train(training)(x), wanted, atol=1e-6)
+
+
 def test_lora_adapters_are_float32_beside_bfloat16_weights(ids: Tensor) -> None:
     model = GPT(LLAMA).to(torch.bfloat16)
     for name in ("lora", "adapter_v2"):

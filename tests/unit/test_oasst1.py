@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_rows import reasons, rows_of, talk, write, write_lines, write_parquet
+from tiny_rows import reasons, rows_of, talk, turns_in, write, write_lines, write_parquet
 from tiny_text import SHARED, write_checkpoint
 
 from litft.checkpoint.disk import sha256_file
@@ -140,7 +140,7 @@ def test_messages_that_belong_to_no_tree(tmp_path: Path) -> None:
         (tree(ask("q", answer(""))), "message 2 (assistant) is empty"),
         (tree(ask("q", {**answer("a"), "text": None})), "message 2 (assistant) is null, not text"),
         (tree(ask("q", {**answer("a"), "role": "critic"})),
-         'message 2 has the role "critic"; expected one of system, user, assistant'),
+         'message 2 has the role "critic"; expected one of user, assistant, system, tool'),
         (tree(ask("q", answer("a", answer("b")))), "two messages of the assistant in a row (the second is message 3)"),
         (tree(answer("a", ask("q", answer("b")))), "message 1 (assistant) stands where a question (user) is expected"),
         ({"message_id": None, "text": "a", "role": "prompter"}, '"message_id" is null, not text'),
@@ -161,7 +161,7 @@ def test_depth_is_no_limit(tmp_path: Path) -> None:
 
     path = write_lines(tmp_path / "a.jsonl", *map(named, range(5000)))
     (row,) = rows_of("oasst1", path)
-    assert isinstance(row, Row) and len(row.conversation.turns) == 2500
+    assert isinstance(row, Row) and len(turns_in(row.conversation)) == 2500
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_published_trees() -> None:
     for row, prompt in zip(best, trees, strict=True):
         assert isinstance(row, Row)
         ranked = [reply["text"] for reply in prompt["replies"] if reply.get("rank") == 0]
-        assert row.conversation.turns[0].response in (ranked or [prompt["replies"][0]["text"]])
+        assert turns_in(row.conversation)[0].response in (ranked or [prompt["replies"][0]["text"]])
 
 
 def test_published_messages() -> None:

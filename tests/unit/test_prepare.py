@@ -21,8 +21,11 @@ from litft.data.reading.rows import Rejected
 from litft.data.sources import SOURCES
 from litft.data.store import PreparedData
 from litft.errors import CheckpointError, ConfigError, DataError, LitftError, TokenizerError
-from litft.text.prompts import Conversation, PromptStyle, Turn, encode_prompt
-from litft.text.styles import ALPACA, PLAIN, save_prompt_style
+from litft.text.conversation import dialogue
+from litft.text.encoding import encode_prompt
+from litft.text.prompts import PromptStyle
+from litft.text.style_files import save_prompt_style
+from litft.text.styles import ALPACA, PLAIN
 from litft.text.tokenizer import Tokenizer
 
 LEDGER_KEYS = [
@@ -32,10 +35,24 @@ LEDGER_KEYS = [
     "rows_dropped",
     "rows_kept_train",
     "rows_kept_test",
+    "rows_split",
     "rows_cut",
+    "rows_cut_prompt",
+    "turns_lost",
     "prompt_tokens",
+    "template_tokens",
     "target_tokens",
     "stop_token_fraction",
+    "prompts_not_served",
+]
+MORE_KEYS = [
+    "bos_per_row",
+    "answers_found_by",
+    "target_tokens_per_turn",
+    "lengths",
+    "notes",
+    "rejected_reasons",
+    "rejected",
 ]
 
 
@@ -72,14 +89,15 @@ def texts(folder: Path, path: Path) -> list[str]:
 def test_ledger_accounts_for_every_row(folder: Path) -> None:
     rows = [*numbered(20), ("question 3", "answer 3"), ("q", ""), ("long", "x" * 100)]
     ledger, messages, destination = run(folder, rows, max_seq_length=40, max_rejected_fraction=0.1)
-    assert list(ledger)[-13:] == [*LEDGER_KEYS, "notes", "rejected_reasons", "rejected"]
-    assert {key: ledger[key] for key in LEDGER_KEYS[:7]} == {
+    assert list(ledger)[-22:] == [*LEDGER_KEYS, *MORE_KEYS]
+    assert {key: ledger[key] for key in LEDGER_KEYS[:8]} == {
         "rows_read": 23,
         "rows_rejected": 1,
         "rows_duplicate": 1,
         "rows_dropped": 1,
         "rows_kept_train": 18,
         "rows_kept_test": 2,
+        "rows_split": 0,
         "rows_cut": 0,
     }
     assert ledger["rejected"] == [{"line": 22, "reason": '"output" is empty'}]
@@ -98,7 +116,7 @@ def test_rows_are_the_styles_ids_with_masks(folder: Path) -> None:
     _, _, destination = run(folder, [("say é", "hi"), ("b", "c")], prompt_style="alpaca", test_split_fraction=0.0)
     tokenizer, data = Tokenizer(folder), PreparedData.load(destination / "train.pt")
     ids, mask = (part.tolist() for part in data.row(0))
-    prompt = encode_prompt(tokenizer, ALPACA, Conversation((Turn("say é"),)))
+    prompt = encode_prompt(tokenizer, ALPACA, dialogue("say é"))
     assert ids == [*prompt, *tokenizer.encode_batch(["hi"])[0], EOS]
     assert mask == [False] * len(prompt) + [True] * 3
     assert ids[0] == BOS and ids.count(BOS) == 1

@@ -65,7 +65,9 @@ def test_what_no_family_can_honour(model_type: str, field: str, value: object) -
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - NO_ROPE))
 @pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
 def test_unknown_rotation_is_refused_in_every_family(family: str, key: str) -> None:
-    values = {"model_type": FAMILIES[family].model_types[0], key: {"rope_type": "spiral", "factor": 2.0}}
+    rope: dict[str, Any] = {"rope_type": "spiral", "factor": 2.0}
+    rope = {"full_attention": rope} if (family, key) == ("gemma3", "rope_parameters") else rope
+    values = {"model_type": FAMILIES[family].model_types[0], key: rope}
     assert 'knows the rope types default, linear, llama3, yarn, longrope and dynamic, not "spiral"' in refusal(values)
 
 
@@ -107,6 +109,9 @@ def test_unknown_activation_is_refused_in_every_family(family: str) -> None:
         ({"model_type": "falcon", "new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn = False"),
         ({"model_type": "falcon", "num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn = 2"),
         ({"model_type": "gpt_neox", "rotary_emb_base": 10000, "rope_theta": 20000}, "rope_theta = 20000"),
+        ({"model_type": "gpt_neox", "head_dim": 64}, "head_dim = 64"),  # 96; transformers would rotate by it alone
+        ({"model_type": "llama", "rope_scaling": {**LONGROPE, "type": "su"}}, 'longrope and dynamic, not "su"'),
+        ({"model_type": "phi3", "rope_scaling": {"type": "linear", "factor": 2.0}}, "stretched by longrope alone"),
         ({"model_type": "phi", "qk_layernorm": True}, "qk_layernorm = True"),
         ({"model_type": "stablelm", "partial_rotary_factor": 0.29}, "rotates 23 numbers per head"),
     ],
@@ -155,6 +160,10 @@ def test_gemma_looks_back_only(model_type: str) -> None:
             },
             "does not stretch the blocks with a window",
         ),
+        # transformers reads no one set for all, and of the old spelling no `type`
+        ({"model_type": "gemma3_text", "rope_parameters": {"rope_theta": 5e5}}, "for each type of block"),
+        ({"model_type": "gemma3_text", "rope_scaling": {"type": "linear", "factor": 8.0}}, "calls rope_type"),
+        ({"model_type": "gemma3_text", "original_max_position_embeddings": 8}, "original_max_position_embeddings = 8"),
         ({"model_type": "gemma3", "text_config": {}, "quantization_config": {"bits": 4}}, "quantization_config"),
     ],
 )

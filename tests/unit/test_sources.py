@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hub_server import HubServer
 from huggingface_hub import constants
+from tiny_rows import one_turn, talk, turns_in
 from tiny_text import SHARED
 
 from litft.data.reading.hub import find_files
@@ -17,7 +18,6 @@ from litft.data.reading.rows import Rejected, Row
 from litft.data.sources import SOURCES
 from litft.data.sources.csv import read_csv, unused_columns
 from litft.errors import DataError
-from litft.text.prompts import Conversation, Turn
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -27,10 +27,6 @@ def write(path: Path, content: str | bytes) -> Path:
 
 def rows_of(name: str, path: Path, **options: Any) -> list[Row | Rejected]:
     return list(SOURCES[name].read(path, **options))
-
-
-def one_turn(line: int, *texts: str) -> Row:
-    return Row(line, Conversation((Turn(*texts),)))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +41,7 @@ def one_turn(line: int, *texts: str) -> Row:
         ("dolly", '{"instruction": "a", "context": "b", "response": "c\\u2028d", "category": "x"}',
          [one_turn(1, "a", "b", "c\u2028d")]),
         ("lima", '{"conversations": ["a", "b"], "source": ""}\n{"conversations": ["a", "b", "c", "d"]}\n',
-         [one_turn(1, "a", "", "b"), Row(2, Conversation((Turn("a", response="b"), Turn("c", response="d"))))]),
+         [one_turn(1, "a", "", "b"), talk(2, "a", "b", "c", "d")]),
         ("csv", "instruction,input,output\na,b,c\n", [one_turn(2, "a", "b", "c")]),
         ("csv", b"\xef\xbb\xbfoutput,instruction\r\n\"c\r\nd\",a\r\n\r\nf,e\r\n",
          [one_turn(2, "a", "", "c\r\nd"), one_turn(5, "e", "", "f")]),
@@ -158,7 +154,7 @@ def test_published_files(name: str, file: str, count: int, longest: int) -> None
         pytest.skip("shared data is absent")
     rows = [row for row in rows_of(name, SHARED / file) if isinstance(row, Row)]
     assert len(rows) == count
-    assert max(len(row.conversation.turns) for row in rows) == longest
+    assert max(len(turns_in(row.conversation)) for row in rows) == longest
 
 
 def test_prompts_csv_lacks_its_columns() -> None:
@@ -293,10 +289,10 @@ def test_text_documents_of_a_text_file_and_of_json_lines(tmp_path: Path) -> None
     lines.write_text('{"text": "one\\ntwo"}\n{"text": "three"}\n{"text": ""}\n{"other": 1}\n', encoding="utf-8")
     read = SOURCES["text"].read
     wanted = [("one\ntwo", 1), ("three", 6)]
-    found = [(row.conversation.turns[0].response, row.line) for row in read(plain) if isinstance(row, Row)]
+    found = [(turns_in(row.conversation)[0].response, row.line) for row in read(plain) if isinstance(row, Row)]
     assert found == wanted
     rows = list(read(lines))
-    assert [row.conversation.turns[0].response for row in rows if isinstance(row, Row)] == ["one\ntwo", "three"]
+    assert [turns_in(row.conversation)[0].response for row in rows if isinstance(row, Row)] == ["one\ntwo", "three"]
     assert [(row.line, row.reason) for row in rows if isinstance(row, Rejected)] == [
         (3, '"text" is empty'),
         (4, '"text" is null, not text'),

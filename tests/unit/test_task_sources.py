@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_rows import Turn, one_turn, turns_in
 from tiny_text import SHARED, write_checkpoint
 
 from litft.config.parse import parse_config
@@ -18,7 +19,6 @@ from litft.data.sources import SOURCES
 from litft.data.sources.natural_instructions import NOT_DRAWN, SEVERAL, choose_tasks
 from litft.data.sources.p3 import END_NOTE
 from litft.errors import ConfigError, DataError
-from litft.text.prompts import Conversation, Turn
 
 TASK = {
     "Definition": ["Say the plural of the word."],
@@ -49,11 +49,7 @@ def rows_of(name: str, path: Path, **options: Any) -> list[Row | Rejected]:
 
 
 def turns_of(name: str, path: Path, **options: Any) -> list[Turn]:
-    return [row.conversation.turns[0] for row in rows_of(name, path, **options) if isinstance(row, Row)]
-
-
-def one_turn(line: int, *texts: str, notes: tuple[str, ...] = ()) -> Row:
-    return Row(line, Conversation((Turn(*texts),)), notes)
+    return [turns_in(row.conversation)[0] for row in rows_of(name, path, **options) if isinstance(row, Row)]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +174,8 @@ def test_examples_stand_before_the_instance(tmp_path: Path) -> None:
         "Positive Example 1 -\nInput: cat\nOutput: cats\n\n"
         "Negative Example 1 -\nInput: dog\nOutput: dogen\n\n"
         "Now complete the following example -\nInput: fox\nOutput:",
-        response="foxes",
+        "",
+        "foxes",
     )
 
 
@@ -296,4 +293,4 @@ def test_published_files(name: str, file: str, used: int, notes: dict[str, int] 
     assert len(rows) == used
     counted = Counter(note for row in rows for note in row.notes)
     assert counted == notes if notes is not None else set(counted) <= {SEVERAL}
-    assert not any("<|endoftext|>" in turn.response for row in rows for turn in row.conversation.turns)
+    assert not any("<|endoftext|>" in turn.response for row in rows for turn in turns_in(row.conversation))

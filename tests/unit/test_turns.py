@@ -8,10 +8,10 @@ import pytest
 from tiny_rows import talk
 
 from litft.data.reading.rows import Rejected
-from litft.data.reading.turns import OPEN_QUESTION, conversation_of, messages_of, row_of
-from litft.text.prompts import Conversation
+from litft.data.reading.turns import OPEN_QUESTION, Told, conversation_of, messages_of, row_of
+from litft.text.conversation import Conversation, Message
 
-S, U, A = "system", "user", "assistant"
+S, U, A, T = "system", "user", "assistant", "tool"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,17 @@ S, U, A = "system", "user", "assistant"
     ],
 )
 def test_conversations(messages: list[tuple[str, object]], expected: Conversation) -> None:
-    assert conversation_of(messages) == expected
+    assert conversation_of([Told(*message) for message in messages]) == expected
+
+
+def test_tools_stand_between_two_answers() -> None:
+    call = Told(A, None, {"tool_calls": [{"name": "add"}]})
+    told = [Told(U, "a"), call, Told(T, "3"), Told(T, ""), Told(A, "b"), Told(U, "c"), Told(T, "d")]
+    found = conversation_of(told, ({"name": "add"},))
+    calling = Message(A, "", fields=call.fields)
+    assert found == Conversation(
+        (Message(U, "a"), calling, Message(T, "3"), Message(T, ""), Message(A, "b")), ({"name": "add"},)
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,9 +52,9 @@ def test_conversations(messages: list[tuple[str, object]], expected: Conversatio
         ([(U, ["a"]), (A, "b")], "message 1 (user) is list, not text"),
         ([(S, None), (U, "a"), (A, "b")], "message 1 (system) is null, not text"),
         ([(U, "a"), (A, "\ud83d")], "message 2 (assistant) holds half a character (a lone surrogate)"),
-        ([(U, "a"), ("critic", "b")], 'message 2 has the role "critic"; expected one of system, user, assistant'),
-        ([(U, "a"), (A, "b"), ("tool", "c"), (A, "d")],
-         'message 3 has the role "tool", for which no prompt style has a place'),
+        ([(U, "a"), ("critic", "b")], 'message 2 has the role "critic"; expected one of user, assistant, system, tool'),
+        ([(U, "a"), (A, "b"), (T, "c"), (U, "d"), (A, "e")], "message 4 (user) stands behind one of the tool"),
+        ([(U, "a"), (T, "c"), (A, "d")], "message 2 (tool) stands behind one of the user"),
         ([(A, "b"), (U, "a"), (A, "b")], "message 1 (assistant) stands where a question (user) is expected"),
         ([(S, "s"), (A, "b")], "message 2 (assistant) stands where a question (user) is expected"),
         ([(U, "a"), (A, "b"), (A, "c")], "two messages of the assistant in a row (the second is message 3)"),
@@ -55,7 +65,7 @@ def test_conversations(messages: list[tuple[str, object]], expected: Conversatio
     ],
 )  # fmt: skip
 def test_reasons(messages: list[tuple[str, object]], reason: str) -> None:
-    assert conversation_of(messages) == reason
+    assert conversation_of([Told(*message) for message in messages]) == reason
 
 
 def test_a_dropped_question_is_noted() -> None:
@@ -68,7 +78,7 @@ def test_a_dropped_question_is_noted() -> None:
 def test_messages_of_a_list() -> None:
     values = {"said": [{"by": "human", "what": "a", "id": 1}, {"by": "gpt", "what": None}, {"by": "x", "what": "b"}]}
     found = messages_of(values, "said", "by", "what", {"human": U, "gpt": A})
-    assert found == [(U, "a"), (A, None), ("x", "b")]
+    assert found == [Told(U, "a"), Told(A, None), Told("x", "b")]
 
 
 @pytest.mark.parametrize(

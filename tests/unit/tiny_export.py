@@ -19,7 +19,8 @@ from litft.config.io import dump_yaml
 from litft.methods.base import Method, trainable_state, weights_path
 from litft.model.load import load_model
 from litft.text.prompts import PromptStyle
-from litft.text.styles import ALPACA, save_prompt_style
+from litft.text.style_files import save_prompt_style
+from litft.text.styles import ALPACA
 
 CPU = torch.device("cpu")
 EVERY_TARGET = ("q", "k", "v", "proj", "mlp", "head")

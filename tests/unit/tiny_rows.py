@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from litft.data.reading.rows import Rejected, Row
 from litft.data.sources import SOURCES
-from litft.text.prompts import Conversation, Turn
+from litft.text.conversation import ASSISTANT, Conversation, completion, dialogue
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -40,8 +40,30 @@ def rows_of(name: str, path: Path, **options: Any) -> list[Row | Rejected]:
 
 def talk(line: int, *texts: str, system: str = "", notes: tuple[str, ...] = ()) -> Row:
     """Names a row of questions and answers in turn."""
-    turns = tuple(Turn(question, response=answer) for question, answer in zip(texts[::2], texts[1::2], strict=True))
-    return Row(line, Conversation(turns, system), notes)
+    assert len(texts) % 2 == 0
+    return Row(line, dialogue(*texts, system=system), notes)
+
+
+def one_turn(line: int, instruction: str, input: str, response: str, notes: tuple[str, ...] = ()) -> Row:
+    """Names a row of one question and its answer."""
+    return Row(line, completion(instruction, response, input), notes)
+
+
+class Turn(NamedTuple):
+    """A question and its answer, to be looked at."""
+
+    instruction: str
+    input: str
+    response: str
+
+
+def turns_in(conversation: Conversation) -> list[Turn]:
+    """Gives the questions of a conversation with their answers."""
+    told = [message for message in conversation.messages if message.role != "system"]
+    if conversation.is_document:
+        return [Turn("", "", told[0].text)]
+    assert [message.role for message in told[1::2]] == [ASSISTANT] * (len(told) // 2)
+    return [Turn(a.text, a.input, b.text) for a, b in zip(told[::2], told[1::2], strict=True)]
 
 
 def reasons(rows: list[Row | Rejected]) -> list[tuple[int, str]]:

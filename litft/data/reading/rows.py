@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from litft.text.prompts import Conversation, Turn
+from litft.text.conversation import Conversation, completion
 
 Origin = Literal["human", "model", "unknown"]
 
@@ -21,11 +21,13 @@ class Row:
         line: of its file, from 1; the number of the row where a file has no lines.
         conversation: what is learnt.
         notes: what was left out of it, each to be counted; empty where all of it is there.
+        file: its file's name, where a dataset is several; `prepare` fills it in.
     """
 
     line: int
     conversation: Conversation
     notes: tuple[str, ...] = ()
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def read_fields(
         if reason is not None or not isinstance(text, str):
             return Rejected(line, str(reason))
         texts.append(text)
-    return Row(line, Conversation((Turn(texts[0], texts[1], texts[2]),)))
+    return Row(line, completion(texts[0], texts[2], texts[1]))
 
 
 def missing_field(name: str, values: Mapping[str, object]) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from litft.data.reading.documents import OFF, ON, read_document
 from litft.data.reading.records import iter_records
-from litft.data.reading.rows import Found, Rejected, Row, Rows, Source, text_fault
+from litft.data.reading.rows import Found, Rows, Source
 from litft.data.sources.alpaca import read_alpaca
 from litft.data.sources.dolly import read_dolly
 from litft.data.sources.flan import read_flan
@@ -25,7 +26,6 @@ from litft.data.sources.p3 import read_p3
 from litft.data.sources.self_instruct import read_self_instruct
 from litft.data.sources.sharegpt import read_sharegpt
 from litft.errors import DataError, did_you_mean
-from litft.text.prompts import Conversation, Turn
 
 # Rows looked at to tell the shape: enough to pass over a few broken ones, few enough to be read twice.
 LOOKED_AT = 100
@@ -73,19 +73,25 @@ class Shape:
 
 
 def read_documents(path: Path) -> Rows:
-    """Gives the documents of a file of `{"text"}`: no question, and the document as the answer.
+    """Gives the documents of a file of `{"text"}`.
 
     Raises:
         DataError: the file cannot be read; naming the line.
     """
     for line, values in iter_records(path):
-        fault = text_fault(values.get("text"), '"text"')
-        text = str(values.get("text"))
-        yield Rejected(line, fault) if fault else Row(line, Conversation((Turn("", response=text),)))
+        yield read_document(line, values)
 
 
 SHAPES = (
-    Shape(name="messages", needs=("messages",), read=read_messages, items=dict, is_list=True, beats=("text",)),
+    Shape(
+        name="messages",
+        needs=("messages",),
+        read=read_messages,
+        may=("tools",),
+        items=dict,
+        is_list=True,
+        beats=("text",),
+    ),
     Shape(
         name="sharegpt",
         needs=("conversations",),
@@ -128,7 +134,7 @@ SHAPES = (
         begins=("### Human:", "<s>[INST]", "<s> [INST]", "[INST]"),
         beats=("text",),
     ),
-    Shape(name="text", needs=("text",), read=read_documents),
+    Shape(name="text", needs=("text",), read=read_documents, may=(OFF, ON)),
 )
 NAMED = {shape.name: shape for shape in SHAPES}
 

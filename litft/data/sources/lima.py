@@ -9,7 +9,7 @@ from pathlib import Path
 
 from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Rejected, Row, Rows, Source, text_fault
-from litft.text.prompts import Conversation, Turn
+from litft.text.conversation import dialogue
 
 
 def read_lima(path: Path) -> Rows:
@@ -33,8 +33,7 @@ def _read_row(line: int, texts: object) -> Row | Rejected:
     if len(texts) % 2:
         # The published test split is 300 questions without answers.
         return Rejected(line, f"{len(texts)} text{'s' * (len(texts) > 1)}, so the last question has no answer")
-    turns = (Turn(question, response=answer) for question, answer in zip(texts[::2], texts[1::2], strict=True))
-    return Row(line, Conversation(tuple(turns)))
+    return Row(line, dialogue(*texts))
 
 
 SOURCE = Source(

@@ -18,7 +18,7 @@ from litft.data.reading.lines import read_json_object
 from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Rejected, Row, Rows, Source, read_fields, text_fault
 from litft.errors import DataError, did_you_mean
-from litft.text.prompts import Conversation, Turn
+from litft.text.conversation import Conversation, completion
 
 # Source: the words of Tk-Instruct's `src/ni_collator.py`, which made the paper's prompts. Its full stop behind every
 # text that ends in none is left out: an answer shown would differ from the answers learnt.
@@ -44,11 +44,11 @@ class Task:
     definition: str
     examples: str
 
-    def turn(self, input: str, output: str) -> Turn:
+    def instance(self, input: str, output: str) -> Conversation:
         """Gives one instance: in the frame where examples are shown, else as instruction and input."""
         if not self.examples:
-            return Turn(self.definition, input, output)
-        return Turn(FRAME.format(definition=self.definition, examples=self.examples, input=input), response=output)
+            return completion(self.definition, output, input)
+        return completion(FRAME.format(definition=self.definition, examples=self.examples, input=input), output)
 
 
 def read_tasks(
@@ -155,7 +155,7 @@ def _read_instance(line: int, instance: object, task: Task) -> Row | Rejected:
     if fault is not None:
         return Rejected(line, fault)
     notes = (SEVERAL,) if len(outputs) > 1 else ()
-    return Row(line, Conversation((task.turn(str(text).strip(), str(answer).strip()),)), notes)
+    return Row(line, task.instance(str(text).strip(), str(answer).strip()), notes)
 
 
 def _lines(text: str, count: int) -> Iterator[int]:

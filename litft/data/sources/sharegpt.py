@@ -40,8 +40,8 @@ def read_conversations(line: int, values: dict[str, object]) -> Row | Rejected:
     messages = messages_of(values, "conversations", "from", "value", ROLES)
     if isinstance(messages, str):
         return Rejected(line, messages)
-    first = next((index for index, (role, _) in enumerate(messages) if role != "system"), None)
-    if first is None or messages[first][0] != "assistant":
+    first = next((index for index, message in enumerate(messages) if message.role != "system"), None)
+    if first is None or messages[first].role != "assistant":
         return row_of(line, messages)
     return row_of(line, messages[:first] + messages[first + 1 :], (LEADING_ANSWER,))
 

@@ -1,15 +1,15 @@
 """Plain text to complete: JSON Lines of text, or a text file whose documents an empty line parts.
 
-A document is an answer to nothing; prepare it with `--prompt_style plain`, and all of it carries loss.
+A document is an answer to nothing: it stands without a frame, and all of it carries loss but what its spans leave out.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from litft.data.reading.documents import read_document
 from litft.data.reading.lines import iter_json_lines, iter_lines
-from litft.data.reading.rows import Rejected, Row, Rows, Source, text_fault
-from litft.text.prompts import Conversation, Turn
+from litft.data.reading.rows import Rows, Source
 
 
 def read_text(path: Path) -> Rows:
@@ -20,25 +20,17 @@ def read_text(path: Path) -> Rows:
     """
     if path.suffix == ".jsonl":
         for line, values in iter_json_lines(path):
-            yield _read_document(line, values.get("text"))
+            yield read_document(line, values)
         return
     first, gathered = 1, ""
     for line, text in iter_lines(path):
         if text.strip():
             first, gathered = (first if gathered else line), gathered + text
         elif gathered:
-            yield _read_document(first, gathered.rstrip())
+            yield read_document(first, {"text": gathered.rstrip()})
             gathered = ""
     if gathered:
-        yield _read_document(first, gathered.rstrip())
-
-
-def _read_document(line: int, text: object) -> Row | Rejected:
-    """Makes a conversation of a document: no question, and the document as the answer."""
-    reason = text_fault(text, '"text"')
-    if reason is not None:
-        return Rejected(line, reason)
-    return Row(line, Conversation((Turn("", response=str(text)),)))
+        yield read_document(first, {"text": gathered.rstrip()})
 
 
 SOURCE = Source(
@@ -48,6 +40,9 @@ SOURCE = Source(
     licence="your own",
     origin="unknown",
     rows=None,
-    schema='JSON Lines of {"text"}, or a text file with an empty line between documents',
+    schema=(
+        'JSON Lines of {"text"}, with "loss_masking_spans" or "target_spans" where a part is to be learned; or a text '
+        "file with an empty line between documents"
+    ),
     read=read_text,
 )
