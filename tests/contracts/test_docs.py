@@ -214,5 +214,5 @@ def test_pages_stay_short(name: str, most: int) -> None:
 
 def test_the_prompt_styles_of_the_page_are_those_of_the_code() -> None:
     page = (ROOT / "tutorials" / "prepare.md").read_text(encoding="utf-8")
-    section = page.split("## Prompt styles\n")[1].split("\n[")[0]
+    section = page.split("## Prompt styles\n")[1].split("\nA checkpoint")[0]
     assert re.findall(r"`([^`]+)`", section) == list(STYLES)
