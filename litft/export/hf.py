@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def chat_proof(tokenizer: Tokenizer, style: Style, folder: Path) -> dict[str, An
         return {"conversations": len(trained), "equal_ids": None, "not_checked": str(error)}
     for ours, theirs in texts:
         if ours != theirs:
-            start = len(commonprefix((ours, theirs)))
+            start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
             raise CheckpointError(
                 f"The export differs: by the chat template in {folder} a conversation goes on with "
                 f'"{theirs[start:][:40]}" where the model was trained on "{ours[start:][:40]}"; please report this.'

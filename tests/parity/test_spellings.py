@@ -32,6 +32,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "rope_scaling": {"type": "su", **FACTORS, "original_max_position_embeddings": 32},
         "original_max_position_embeddings": 16,
     },
+    "phi3, first length nowhere": {
+        **PHI3,
+        "max_position_embeddings": 8192,
+        "rope_scaling": {"type": "longrope", **FACTORS},
+    },
     "phi3, yarn by name": {
         **PHI3,
         "rope_scaling": {"type": "yarn", "factor": 2.0, **FACTORS},

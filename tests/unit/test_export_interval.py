@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -33,6 +34,9 @@ from litft.export.peft import export_peft
 from litft.generate.sample import Sampling, iter_tokens
 from litft.methods.base import trainable_state
 from litft.methods.lora import LoRA
+from litft.methods.new_tokens import WithNewTokens
+from litft.text.new_tokens import NewTokens
+from litft.train.export import hf_source
 from litft.train.finish import finish
 from litft.train.loop import fit
 from litft.train.state import Run, step_folders
@@ -111,6 +115,16 @@ def test_the_folder_is_the_model_of_that_step(world: Path, method: str) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(earlier)
     text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False, add_generation_prompt=True)
     assert text.endswith("### Instruction:\na\n\n### Response:")
+
+
+def test_all_weights_of_a_full_run_come_from_memory_with_new_tokens_too(world: Path) -> None:
+    run = open_run(make_config(world), methods()["full"])
+    method = WithNewTokens(methods()["full"], NewTokens(first_id=320, texts=("<a>",), pieces=((1, 2),)))
+    method.apply(run.gpt)
+    source = hf_source(dataclasses.replace(run, method=method))
+    assert source.specs["transformer.wte.weight"].shape == source.specs["lm_head.weight"].shape == (321, 16)
+    for name, parameter in run.gpt.named_parameters():
+        assert torch.equal(source.read[name](), parameter), name
 
 
 def test_of_a_run_that_time_ends_a_fraction_is_one_of_its_time(world: Path) -> None:
