@@ -125,6 +125,21 @@ COMMANDS = (
         "litft prepare --list",
     ),
     *(_prepare(name) for name in dataset_names()),
+    Command(
+        ("prepare", "mix"),
+        "litft.config.mix:MixConfig",
+        "litft.data.mix:mix",
+        "mix prepared folders in chosen shares",
+        "litft prepare mix --data_dirs data/lima,data/dolly --weights data/lima=2,data/dolly=1 "
+        "--destination_path data/mix",
+    ),
+    Command(
+        ("prepare", "join"),
+        "litft.config.mix:JoinConfig",
+        "litft.data.mix:join",
+        "join prepared folders, every row of them",
+        "litft prepare join --data_dirs data/part-1,data/part-2 --destination_path data/whole",
+    ),
     _finetune("full", "FullRun", "train every weight"),
     _finetune("lora", "LoRARun", "train low-rank adapters"),
     _finetune("adapter", "AdapterRun", "train LLaMA-Adapter v1"),

@@ -50,6 +50,7 @@ class TrainConfig:
     max_iters: int | None = leaf(None, "at most this many times micro_batch_size examples")
     max_steps: int | None = leaf(None, "at most this many optimizer steps")
     max_time: str | None = leaf(None, "at most this long: 24:00:00, 24h, 90m or seconds")
+    shuffle: bool = leaf(True, "a new order in each epoch; false keeps that of train.pt")
     max_seq_length: int | None = leaf(None, "leave out rows over this many tokens (default: as the data was prepared)")
     save_interval: float = leaf(0.25, "write a checkpoint every so many steps, or every fraction of the run below 1")
     export_interval: float | None = leaf(

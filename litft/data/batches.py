@@ -46,8 +46,13 @@ def rows_within(data: PreparedData, max_seq_length: int | None) -> Tensor:
     return torch.nonzero(data.lengths <= (max_seq_length or int(data.lengths.max()))).squeeze(-1)
 
 
-def epoch_order(n_examples: int, seed: int, epoch: int) -> Tensor:
-    """Gives the order of an epoch, (n_examples,) int64: every example once, the same for the same seed and epoch."""
+def epoch_order(n_examples: int, seed: int | None, epoch: int) -> Tensor:
+    """Gives the order of an epoch, (n_examples,) int64: every example once, the same for the same seed and epoch.
+
+    Without a seed the order is that of the file.
+    """
+    if seed is None:
+        return torch.arange(n_examples)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(n_examples, generator=generator)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from litft.data.batches import iter_micro_batches
+from litft.data.batches import MicroBatch, iter_micro_batches
 from litft.data.store import PreparedData
 from litft.generate.sample import Sampling, evaluating, iter_tokens
 from litft.text.encoding import stop_ids
@@ -19,16 +19,27 @@ from litft.train.state import Run, trained_style
 
 @dataclass(frozen=True)
 class Validation:
-    """Loss in nats per target token and the share of targets that were the likeliest token."""
+    """Loss in nats per target token and the share of targets that were the likeliest token.
+
+    Attributes:
+        loss, accuracy: over all rows.
+        by_source: the loss of each source of the data; empty where there is one.
+    """
 
     loss: float
     accuracy: float
+    by_source: dict[str, float]
+
+    def __str__(self) -> str:
+        """Gives it to be read."""
+        sources = ", ".join(f"{name} {loss:.4f}" for name, loss in self.by_source.items())
+        return f"{self.loss:.4f}{f' ({sources})' if sources else ''}, accuracy {self.accuracy:.1%}"
 
 
 def validate(
     fabric: Fabric, model: Any, data: PreparedData, rows: Sequence[int], micro_batch_size: int, token_loss: TokenLoss
 ) -> Validation:
-    """Gives loss and accuracy over these rows, all of them, in a fixed order.
+    """Gives loss and accuracy over these rows, all of them, in a fixed order, source by source.
 
     Args:
         fabric: for autocast.
@@ -38,15 +49,27 @@ def validate(
         micro_batch_size: rows computed at once.
         token_loss: the recipe's.
     """
-    loss, correct, count = torch.zeros((), device=fabric.device), torch.zeros((), device=fabric.device), 0
+    groups: dict[int, list[int]] = {}
+    for row in rows:
+        groups.setdefault(int(data.source[row]), []).append(row)
+    sums = {}
     with evaluating(model), fabric.autocast():
-        for batch in iter_micro_batches(data, rows, micro_batch_size):
-            batch = batch.to(fabric.device)
-            batch_loss, batch_correct = sum_loss_and_correct(
-                model.head, model(batch.input_ids), batch.targets, token_loss
-            )
-            loss, correct, count = loss + batch_loss, correct + batch_correct, count + batch.target_tokens
-    return Validation(loss.item() / count, correct.item() / count)
+        for source, group in sorted(groups.items()):
+            sums[source] = _sums(fabric, model, iter_micro_batches(data, group, micro_batch_size), token_loss)
+    loss, correct, count = (sum(parts) for parts in zip(*sums.values(), strict=True))
+    names = data.meta.get("source_names", [])
+    by_source = {names[source]: part / tokens for source, (part, _, tokens) in sums.items()} if len(sums) > 1 else {}
+    return Validation(loss / count, correct / count, by_source)
+
+
+def _sums(fabric: Fabric, model: Any, batches: Iterator[MicroBatch], token_loss: TokenLoss) -> tuple[float, float, int]:
+    """Gives the sum of losses, how many targets were likeliest, and how many targets there are."""
+    loss, correct, count = torch.zeros((), device=fabric.device), torch.zeros((), device=fabric.device), 0
+    for batch in batches:
+        batch = batch.to(fabric.device)
+        batch_loss, batch_correct = sum_loss_and_correct(model.head, model(batch.input_ids), batch.targets, token_loss)
+        loss, correct, count = loss + batch_loss, correct + batch_correct, count + batch.target_tokens
+    return loss.item(), correct.item(), count
 
 
 def sample_answers(run: Run, rows: Sequence[int]) -> list[dict[str, Any]]:

@@ -88,6 +88,7 @@ def summarise(run: Run, progress: Progress) -> dict[str, Any]:
         "first_val_loss": progress.first_val_loss,
         "val_loss": progress.val_loss,
         "val_accuracy": progress.val_accuracy,
+        "val_loss_by_source": progress.val_loss_by_source,
         "best_val_loss": progress.best_val_loss,
         "best_step": progress.best_step,
         "stopped_by": progress.stopped_by,

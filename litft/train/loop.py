@@ -185,7 +185,8 @@ def check_finite(losses: torch.Tensor, norm: torch.Tensor, micro_batches: list[M
 def window_rows(run: Run, step: int) -> list[int]:
     """Gives the rows of step `step`: its slice of this epoch's order."""
     window = run.plan.window(step)
-    order = epoch_order(run.plan.n_examples, run.inputs.config.seed, window.epoch)
+    config = run.inputs.config
+    order = epoch_order(run.plan.n_examples, config.seed if config.train.shuffle else None, window.epoch)
     rows: list[int] = run.inputs.train_rows[order[window.start : window.stop]].tolist()
     return rows
 
@@ -218,15 +219,11 @@ def validate_and_log(run: Run, progress: Progress, token_loss: TokenLoss, logger
             f"The held-out loss is {result.loss} after step {progress.step}; lower optim.learning_rate, or use "
             "--precision 32-true."
         )
-    progress.val_loss, progress.val_accuracy = result.loss, result.accuracy
-    if progress.first_val_loss is None:
-        progress.first_val_loss = result.loss
-    if progress.best_val_loss is None or result.loss < progress.best_val_loss:
-        progress.best_val_loss, progress.best_step = result.loss, progress.step
+    progress.note_validation(result.loss, result.accuracy, result.by_source)
     logger.log(Metrics(**_counts(progress), val_loss=result.loss, val_accuracy=result.accuracy))
     for sample in sample_answers(run, rows[: inputs.config.eval.prompts]):
         logger.log_sample({"step": progress.step, **sample})
-    line = f"step {progress.step}/{run.plan.steps}: held-out loss {result.loss:.4f}, accuracy {result.accuracy:.1%}"
+    line = f"step {progress.step}/{run.plan.steps}: held-out loss {result}"
     inputs.report(line if progress.final_loss is None else f"{line}, training loss {progress.final_loss:.4f}")
 
 

@@ -63,6 +63,8 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
         check_data_fits(data, tokenizer, checkpoint_dir)
         _check_rows(data, len(rows), limit, report)
         _check_ids(data, model_config, tokenizer)
+    if config.train.shuffle and train.meta.get("order", "shuffled") != "shuffled":
+        report(f"{train.path} is in the order of {train.meta['order']}; --train.shuffle false would keep it.")
     weights = checkpoint_dir / WEIGHTS_NAME if needs_weights else None
     parameters, trainable = _try_method(method, model_config, weights)
     resume_from = _open_resume(config, out_dir, report)

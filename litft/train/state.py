@@ -11,7 +11,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,18 @@ class Progress:
     first_val_loss: float | None = None
     val_loss: float | None = None
     val_accuracy: float | None = None
+    val_loss_by_source: dict[str, float] = field(default_factory=dict)
     best_val_loss: float | None = None
     best_step: int = 0
     stopped_by: str | None = None
+
+    def note_validation(self, loss: float, accuracy: float, by_source: dict[str, float]) -> None:
+        """Takes what was measured after this step, and whether it is the best so far."""
+        self.val_loss, self.val_accuracy, self.val_loss_by_source = loss, accuracy, by_source
+        if self.first_val_loss is None:
+            self.first_val_loss = loss
+        if self.best_val_loss is None or loss < self.best_val_loss:
+            self.best_val_loss, self.best_step = loss, self.step
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 import signal
@@ -18,6 +19,7 @@ from litft.config.plan import build_plan
 from litft.data.batches import iter_micro_batches
 from litft.errors import CheckpointError, ConfigError, DataError, TrainingError
 from litft.methods.base import trainable_state
+from litft.train.evaluate import validate
 from litft.train.finish import finish
 from litft.train.loop import backward, check_finite, fit, train_step, window_rows
 from litft.train.setup import open_inputs
@@ -318,9 +320,29 @@ def test_counts_are_of_real_tokens_and_validation_covers_every_held_out_target(w
     assert progress.val_loss == pytest.approx(total / count, rel=1e-5)
 
 
-def test_training_mode_comes_back_after_a_validation_that_fails(world: Path) -> None:
-    from litft.train.evaluate import validate
+def test_each_source_has_its_held_out_loss(world: Path) -> None:
+    run = open_run(make_config(world), methods()["lora"])
+    data = run.inputs.test
+    sources = torch.arange(len(data), dtype=torch.int16) % 2
+    mixed = dataclasses.replace(data, source=sources, meta={**data.meta, "source_names": ["a", "b"]})
+    rows = list(range(len(data)))
+    one = validate(run.fabric, run.model, data, rows, 2, token_loss)
+    both = validate(run.fabric, run.model, mixed, rows, 2, token_loss)
+    assert one.by_source == {} and "a " not in str(one) and "(a " in str(both)
+    assert both.loss == pytest.approx(one.loss, rel=1e-6) and both.accuracy == pytest.approx(one.accuracy)
+    for number, name in enumerate("ab"):
+        alone = validate(run.fabric, run.model, data, rows[number::2], 2, token_loss)
+        assert both.by_source[name] == pytest.approx(alone.loss, rel=1e-6)
 
+
+def test_the_order_of_the_file_is_kept_where_asked(world: Path) -> None:
+    run = open_run(make_config(world, train__shuffle=False), methods()["lora"])
+    steps = run.plan.steps_per_epoch
+    assert [row for step in range(steps) for row in window_rows(run, step)] == list(range(24))
+    assert window_rows(run, steps) == window_rows(run, 0)
+
+
+def test_training_mode_comes_back_after_a_validation_that_fails(world: Path) -> None:
     run = open_run(make_config(world), methods()["lora"])
     run.model.train()
 
