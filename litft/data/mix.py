@@ -1,7 +1,7 @@
 """`litft prepare mix` and `join`: prepared folders become one, whole or in shares. Knows no text.
 
-Shares are kept as far as rows allow: the mix is as large as the scarcest folder lets it be, and no row stands in it more
-often than `repeats` says.
+Shares are kept as far as rows allow: the mix is as large as the scarcest folder lets it be, and no row stands in it
+more often than `repeats` says.
 """
 
 from __future__ import annotations
