@@ -93,12 +93,14 @@ def require_converted(checkpoint_dir: Path) -> None:
             else ("adapters cannot be merged, use them with `litft generate`")
         )
         raise CheckpointError(f"{checkpoint_dir} holds only {adapter}, not a whole model; {way}.")
-    if not (checkpoint_dir / "config.json").is_file():
+    way = f"run `litft convert from_hf --checkpoint_dir {checkpoint_dir}`"
+    if any(checkpoint_dir.glob("lit_model*.pth*")):  # Lit-GPT leaves the weights that it converted beside its own
+        has_source = any(any(checkpoint_dir.glob(pattern)) for pattern in ("*.safetensors", "*.bin"))
+        if not has_source:
+            way = f"run `litft convert from_litgpt --checkpoint_dir {checkpoint_dir} --out_dir ...`"
+    elif not (checkpoint_dir / "config.json").is_file():
         raise CheckpointError(f"{checkpoint_dir} is not a checkpoint: it has neither {missing[0]} nor config.json.")
-    raise CheckpointError(
-        f"{checkpoint_dir} is not converted (no {missing[0]}); "
-        f"run `litft convert from_hf --checkpoint_dir {checkpoint_dir}`."
-    )
+    raise CheckpointError(f"{checkpoint_dir} is not converted (no {missing[0]}); {way}.")
 
 
 def load_model_config(checkpoint_dir: Path) -> ModelConfig:

@@ -79,6 +79,7 @@ def write_hf_folder(source: HfSource, folder: Path, max_shard_bytes: int = DEFAU
         save_prompt_style(folder, source.style)
     tokenizer = tokenizer_of(source.side_dir)
     if tokenizer is not None:
+        write_tokenizer_config(folder, tokenizer)
         write_generation_config(folder, tokenizer, source.style)
         if source.style is not None:
             write_chat_template(folder, tokenizer, source.style)
@@ -141,6 +142,21 @@ def tokenizer_of(folder: Path) -> Tokenizer | None:
     """
     has_one = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
     return Tokenizer(folder) if has_one else None
+
+
+def write_tokenizer_config(folder: Path, tokenizer: Tokenizer) -> None:
+    """Says of a tokenizer.json that stands alone that it is all there is; transformers would guess a class by the model.
+
+    Args:
+        folder: a file that is there stays as it is.
+        tokenizer: of the folder.
+    """
+    path = folder / "tokenizer_config.json"
+    if path.is_file() or not (folder / "tokenizer.json").is_file():
+        return
+    ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id}
+    named = {key: tokenizer.token_text(number) for key, number in ids.items() if number is not None}
+    write_json(path, {"tokenizer_class": "PreTrainedTokenizerFast", **named})
 
 
 def write_chat_template(folder: Path, tokenizer: Tokenizer, style: Style) -> None:

@@ -42,6 +42,7 @@ _NOT_READ = {
     "adapter_config.json": "it is a PEFT adapter, which must be merged into its base model first",
     "consolidated*": "that is Meta's or Mistral's own format, download the repository in HF format",
     "*.gguf": "download the model in HF format",
+    "lit_model*.pth*": "it is Lit-GPT's, which `litft convert from_litgpt` reads",
     "*-of-*.safetensors": "the index model.safetensors.index.json is missing, download it",
     "*-of-*.bin": "the index pytorch_model.bin.index.json is missing, download it",
 }

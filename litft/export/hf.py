@@ -126,7 +126,7 @@ def chat_proof(tokenizer: Tokenizer, style: Style, folder: Path) -> dict[str, An
         with elsewhere.loading("transformers' tokenizer", folder) as transformers:
             served, texts = elsewhere.chats(transformers, folder, conversations, trained)
     except CheckpointError as error:
-        return {"conversations": len(trained), "equal_ids": None, "not_checked": str(error)}
+        return {"conversations": len(trained), "equal_ids": None, "not_checked": str(error.__cause__ or error)}
     for ours, theirs in texts:
         if ours != theirs:
             start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
@@ -165,8 +165,12 @@ def sentence(proof: dict[str, Any]) -> str:
     if moved := proof.get("merging"):
         parts.append(f"merging moved logits by {moved.max_difference:.1e} (KL {moved.kl:.1e})")
     if chat := proof.get("chat"):
-        equal = "an unknown number" if chat["equal_ids"] is None else chat["equal_ids"]
-        parts.append(f"the chat template gives the trained ids in {equal} of {chat['conversations']} conversations")
+        equal = chat["equal_ids"]
+        parts.append(
+            "the chat template was not tried, transformers cannot load the tokenizer (export_report.json says why)"
+            if equal is None
+            else f"the chat template gives the trained ids in {equal} of {chat['conversations']} conversations"
+        )
     if "stop_ids" in proof:
         parts.append(f"stops at {', '.join(map(str, proof['stop_ids']))}")
     return "; ".join(parts) + "."

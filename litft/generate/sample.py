@@ -124,11 +124,13 @@ def iter_tokens(
             "one of them generated."
         )
     count = min(max_new_tokens, room)
-    embedding = next(model.parameters())
-    cache = KVCache(model.config, 1, len(prompt_ids) + count, embedding.device, embedding.dtype)
-    generator = torch.Generator(embedding.device)
+    device = next(model.parameters()).device
+    ids = torch.tensor([prompt_ids], device=device)  # (1, T)
+    with torch.no_grad():
+        dtype = model.transformer["wte"](ids[:, :1]).dtype  # a method's own parameters may be of another
+    cache = KVCache(model.config, 1, len(prompt_ids) + count, device, dtype)
+    generator = torch.Generator(device)
     generator.manual_seed(generator.seed() if seed is None else seed)
-    ids = torch.tensor([prompt_ids], device=embedding.device)  # (1, T)
     for _ in range(count):
         # Not around the loop: what is yielded in between is the caller's, whose gradients must stay as they are.
         with torch.no_grad():

@@ -75,7 +75,10 @@ def load_method(checkpoint_dir: Path) -> tuple[Path, Method]:
     """
     path = checkpoint_dir / METHOD_FILE
     if not path.exists():
-        raise CheckpointError(f"{checkpoint_dir} holds no {METHOD_FILE}; give the final folder of an adapter's run.")
+        raise CheckpointError(
+            f"{checkpoint_dir} holds no {METHOD_FILE}, as the final folder of a LoRA run does; the final folder of a "
+            "full run is a whole model already."
+        )
     saved = load_yaml(path)
     try:
         name, base_dir = saved["method"], _find_base(checkpoint_dir, saved["base"], saved["base_from_here"])
@@ -100,7 +103,10 @@ def check_base(checkpoint_dir: Path) -> None:
     """
     weights = load_method(checkpoint_dir)[0] / WEIGHTS_NAME
     if weights_sha256(weights) != load_yaml(checkpoint_dir / METHOD_FILE).get("base_sha256"):
-        raise CheckpointError(f"{weights} is not the base that {checkpoint_dir} was trained on: its sha256 differs.")
+        raise CheckpointError(
+            f"{weights} is not the base that {checkpoint_dir} was trained on: its sha256 differs from the one in "
+            f"{METHOD_FILE}; put the model of that run back."
+        )
 
 
 def _find_base(checkpoint_dir: Path, typed: str, from_here: str) -> Path:
@@ -113,6 +119,10 @@ def _find_base(checkpoint_dir: Path, typed: str, from_here: str) -> Path:
         return resolve_checkpoint_dir(Path(typed))
     except CheckpointError:
         beside = checkpoint_dir / from_here
-        if not beside.is_dir():
-            raise
-        return beside
+        if beside.is_dir():
+            return beside
+    path = checkpoint_dir / METHOD_FILE
+    raise CheckpointError(
+        f'No checkpoint folder "{typed}", which {path} names as the base of the run; put that model back, or write its '
+        "new place under `base` there."
+    )

@@ -81,7 +81,26 @@ def add_tokens(folder: Path, texts: Sequence[str]) -> NewTokens:
     library.save(str(path))
     (folder / "tokenizer.model").unlink(missing_ok=True)  # a second tokenizer, which does not know the new tokens
     _describe(folder / "tokenizer_config.json", dict(zip(texts, ids, strict=True)))
+    _name_generic_class(folder, before)
     return NewTokens(first, tuple(texts), tuple(map(tuple, pieces)))
+
+
+def _name_generic_class(folder: Path, before: Tokenizer) -> None:
+    """Lets transformers read tokenizer.json as it stands, where BOS and EOS then stay what they were.
+
+    Source: transformers 5 builds the tokenizers of named classes, such as Llama's, anew from their vocabulary, and what
+        stands behind an added token comes out otherwise.
+    """
+    path = folder / "tokenizer_config.json"
+    settings = load_json(path)
+    if "tokenizer_class" not in settings:
+        return
+    text = path.read_text(encoding="utf-8")
+    generic = {**settings, "tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(generic, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    after = Tokenizer(folder)
+    if (after.bos_id, after.eos_id, after.adds_bos) != (before.bos_id, before.eos_id, before.adds_bos):
+        path.write_text(text, encoding="utf-8")
 
 
 def _check(texts: Sequence[str], before: Tokenizer, path: Path) -> None:

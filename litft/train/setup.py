@@ -200,7 +200,8 @@ def describe(inputs: Inputs, plan: TrainPlan) -> str:
         ("out", f"{inputs.out_dir}"),
     ]
     if plan.export_every is not None:
-        rows.append(("export", f"to hf-step-... every {plan.export_every}, {inputs.out_dir} keeps them all"))
+        never = f" (never: the run has {plan.steps} steps)" if plan.export_every > plan.steps else ""
+        rows.append(("export", f"to hf-step-... every {plan.export_every}{never}, {inputs.out_dir} keeps them all"))
     if config.precision != "32-true" and not torch.cuda.is_available():
         rows.append(("note", "bfloat16 is slow on most CPUs; --precision 32-true is often faster there"))
     if len(inputs.test_rows) < FEW_ROWS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def test_what_is_not_converted_is_told_the_command(tmp_path: Path) -> None:
         require_converted(tmp_path)
     make_converted(tmp_path)
     require_converted(tmp_path)
+
+
+def test_a_folder_of_lit_gpt_is_told_its_own_command(tmp_path: Path) -> None:
+    (tmp_path / "lit_model.pth").touch()
+    command = re.escape(f"run `litft convert from_litgpt --checkpoint_dir {tmp_path} --out_dir ...`")
+    with pytest.raises(CheckpointError, match=command):
+        require_converted(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=command):
+        require_converted(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match="litft convert from_hf"):
+        require_converted(tmp_path)
 
 
 def test_truncated_weights_are_noticed_from_the_header(tmp_path: Path) -> None:

@@ -372,7 +372,12 @@ def test_a_damaged_or_odd_bin_file_is_a_sentence(llama: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "sentence"),
-    [("adapter_config.json", "PEFT adapter"), ("m.gguf", "HF format"), ("x.txt", "no Hugging Face weights")],
+    [
+        ("adapter_config.json", "PEFT adapter"),
+        ("m.gguf", "HF format"),
+        ("lit_model.pth", "from_litgpt"),
+        ("x.txt", "no Hugging Face weights"),
+    ],
 )
 def test_a_folder_without_weights_says_what_it_is(llama: Path, file: str, sentence: str) -> None:
     (llama / "model.safetensors").unlink()

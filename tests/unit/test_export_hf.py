@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from tiny_text import BOS, EOS, write_json
 
 from litft.checkpoint.disk import sha256_file
 from litft.checkpoint.files import load_model_config
-from litft.checkpoint.hf_folder import write_generation_config
+from litft.checkpoint.hf_folder import write_generation_config, write_tokenizer_config
 from litft.checkpoint.tensors import read_safetensors_header
 from litft.config.answer import MergeConfig
 from litft.config.convert import ToHfConfig
 from litft.config.run import AdapterConfig, LoRAConfig
 from litft.errors import CheckpointError
 from litft.export.certificate import fixed_prompts
-from litft.export.hf import certify_hf, to_hf
+from litft.export.hf import certify_hf, sentence, to_hf
 from litft.export.merge import certify_merged, merge
 from litft.export.source import open_exportable
 from litft.methods.adapter import Adapter, AdapterV2
@@ -184,6 +185,19 @@ def test_generation_config_names_every_stop_token_and_keeps_the_rest(tmp_path: P
     assert path.read_bytes() == whole
 
 
+def test_a_tokenizer_that_nothing_describes_is_read_as_it_stands(tmp_path: Path) -> None:
+    add_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    tokenizer = Tokenizer(tmp_path)
+    write_tokenizer_config(tmp_path, tokenizer)
+    said = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert said["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert Tokenizer(tmp_path).hash == tokenizer.hash
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    write_tokenizer_config(tmp_path, tokenizer)
+    assert (tmp_path / "tokenizer_config.json").read_text() == "{}"
+
+
 def test_a_base_keeps_its_own_chat_template(run: Path, tmp_path: Path) -> None:
     base = run.parent / "base"
     (base / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
@@ -263,7 +277,20 @@ def test_another_base(run: Path) -> None:
     path = run.parent / "base" / "lit_model.safetensors"
     weights = path.read_bytes()
     path.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
-    refused(run, "is not the base that .* was trained on: its sha256 differs")
+    refused(run, "is not the base that .* was trained on: its sha256 differs .*; put the model of that run back")
+
+
+def test_a_base_that_is_gone_is_called_the_base_of_the_run(run: Path) -> None:
+    (run.parent / "base").rename(run.parent / "bases")
+    method_file = re.escape(str(run / "method.yaml"))
+    refused(
+        run, f'No checkpoint folder ".*base", which {method_file} names as the base of the run; put that model back'
+    )
+
+
+def test_merging_what_has_no_adapters_says_what_has(run: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"base holds no method\.yaml, as the final folder of a LoRA run does"):
+        merge(MergeConfig(checkpoint_dir=run.parent / "base"))
 
 
 @pytest.mark.parametrize("method", [Adapter, AdapterV2])
@@ -366,6 +393,14 @@ def test_a_template_whose_text_is_encoded_otherwise_is_told(run: Path, tmp_path:
     template = (tmp_path / "hf" / "chat_template.jinja").read_text()
     (tmp_path / "hf" / "chat_template.jinja").write_text(template.replace("### Instruction", "###  Instruction"))
     assert certify_hf(open_exportable(run), tmp_path / "hf", "full")["chat"] == {"conversations": 4, "equal_ids": 0}
+
+
+def test_a_tokenizer_that_transformers_cannot_load_is_told(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "hf")
+    (tmp_path / "hf" / "tokenizer.json").write_text("[]")
+    proof = certify_hf(open_exportable(run), tmp_path / "hf", "full")
+    assert proof["chat"]["equal_ids"] is None and "not kept" not in proof["chat"]["not_checked"]
+    assert "the chat template was not tried, transformers cannot load the tokenizer" in sentence(proof)
 
 
 @pytest.mark.parametrize("share", [-1.0, 1.05])

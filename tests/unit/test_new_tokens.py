@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_hf import write_hf_folder
 from tiny_run import SIZES, methods
-from tiny_text import write_checkpoint
+from tiny_text import SHARED, write_checkpoint
 from torch import Tensor
 
 from litft import LLM
@@ -23,6 +24,7 @@ from litft.config.run import EvalConfig, RunConfig, TrainConfig
 from litft.data.prepare import prepare
 from litft.data.store import PreparedData
 from litft.errors import TokenizerError
+from litft.generate.sample import Sampling, iter_tokens
 from litft.methods.base import freeze, trainable_state
 from litft.methods.new_tokens import WithNewTokens
 from litft.model.gpt import GPT
@@ -91,6 +93,14 @@ def test_new_rows_are_trained_by_every_method(name: str, tied: bool) -> None:
     for name in rows:
         gradient = model.get_parameter(name).grad
         assert gradient is not None and gradient[-3:].abs().sum(-1).gt(0).all()
+
+
+@pytest.mark.parametrize("name", methods())
+def test_a_bfloat16_model_with_new_rows_answers(name: str) -> None:
+    """The rows of new tokens come first among the parameters, and are float32 beside frozen matrices."""
+    model = build(tied=False).to(torch.bfloat16)
+    method_named(name, tied=False).apply(model)
+    assert len(list(iter_tokens(model.eval(), [1, 61, 2], 4, Sampling(), ()))) == 4
 
 
 def test_a_bias_of_the_head_grows_by_zeros() -> None:
@@ -168,3 +178,16 @@ def test_from_rows_to_a_model_that_writes_the_new_token(name: str, tmp_path: Pat
         wanted = model.eval().head(model(tokens))
     assert torch.equal(llm.logits(tokens), wanted[..., : llm.logits(tokens).shape[-1]])
     assert json.loads((tmp_path / "out" / "final" / "config.json").read_text())["vocab_size"] == 261
+
+
+@pytest.mark.skipif(not (SHARED / "tokenizers" / "llama2").is_dir(), reason="shared data is absent")
+def test_transformers_reads_new_tokens_as_litft_does(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    for path in (SHARED / "tokenizers" / "llama2").iterdir():
+        shutil.copyfile(path, tmp_path / path.name)
+    plain = Tokenizer(tmp_path).encode("a b")
+    add_tokens(tmp_path, ["<call>", "</call>"])
+    ours, theirs = Tokenizer(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("a <call>x</call> b", "<call> x", "a b"):
+        assert theirs(text)["input_ids"] == ours.encode(text)
+    assert ours.encode("a b") == plain
