@@ -145,7 +145,7 @@ def tokenizer_of(folder: Path) -> Tokenizer | None:
 
 
 def write_tokenizer_config(folder: Path, tokenizer: Tokenizer) -> None:
-    """Says of a tokenizer.json that stands alone that it is all there is; transformers would guess a class by the model.
+    """Says that a tokenizer.json that stands alone is all there is; transformers would guess a class by the model.
 
     Args:
         folder: a file that is there stays as it is.
