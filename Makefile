@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/litft demo
 
 test: $(VENV)/.installed-dev check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
