@@ -45,7 +45,7 @@ def run_recipe(method: str, file: str) -> NoReturn:
 
 
 def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
-    """Gives the command that the first words name, and the words left for it.
+    """Gives the command that the first words name, and its flags.
 
     Raises:
         ConfigError: there is no such command; with the nearest one.
@@ -53,7 +53,10 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
     for command in COMMANDS:
         size = len(command.words)
         if tuple(words[:size]) == command.words:
-            return command, list(words[size:])
+            rest = list(words[size:])
+            if command.first and rest and not rest[0].startswith("-"):
+                rest[0] = f"--{command.first}={rest[0]}"
+            return command, rest
     typed = [word for word in words[:2] if not word.startswith("-")]
     known = [" ".join(command.words) for command in COMMANDS]
     below = [name.split(" ")[1] for name in known if typed and name.startswith(f"{typed[0]} ")]

@@ -20,6 +20,7 @@ class Command:
         help: one line for `litft --help`.
         example: a whole command line for its own `--help`.
         bound: a first argument of the function that the words decide, such as the dataset of `prepare`.
+        first: the flag whose value may stand right behind the words, without its name.
     """
 
     words: tuple[str, ...]
@@ -28,6 +29,7 @@ class Command:
     help: str
     example: str
     bound: str | None = None
+    first: str | None = None
 
 
 def _finetune(method: str, config: str, help: str) -> Command:
@@ -139,6 +141,14 @@ COMMANDS = (
         "litft.data.mix:join",
         "join prepared folders, every row of them",
         "litft prepare join --data_dirs data/part-1,data/part-2 --destination_path data/whole",
+    ),
+    Command(
+        ("inspect",),
+        "litft.config.inspect:InspectConfig",
+        "litft.data.inspect:inspect",
+        "show prepared data: ledger, lengths, rows token by token",
+        "litft inspect data/lima --grep 'prime numbers?' --html lima.html",
+        first="data_dir",
     ),
     _finetune("full", "FullRun", "train every weight"),
     _finetune("lora", "LoRARun", "train low-rank adapters"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from litft.config.plan import Window
 from litft.data.store import PreparedData
 
 IGNORE = -100  # the target of a position that carries no loss; cross_entropy's own default
@@ -55,6 +56,19 @@ def epoch_order(n_examples: int, seed: int | None, epoch: int) -> Tensor:
         return torch.arange(n_examples)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(n_examples, generator=generator)
+
+
+def rows_of_window(rows: Tensor, window: Window, seed: int | None) -> list[int]:
+    """Gives the rows of one optimizer step: its slice of the epoch's order.
+
+    Args:
+        rows: (n_examples,) int64, the numbers of all rows of the run.
+        window: which of them, by their places in the order.
+        seed: of the run; None where it keeps the order of the file.
+    """
+    order = epoch_order(len(rows), seed, window.epoch)
+    chosen: list[int] = rows[order[window.start : window.stop]].tolist()
+    return chosen
 
 
 def iter_micro_batches(data: PreparedData, rows: Sequence[int], micro_batch_size: int) -> Iterator[MicroBatch]:

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 
 from litft.config.plan import TrainPlan, passes_mark
 from litft.config.run import parse_duration
-from litft.data.batches import MicroBatch, epoch_order, iter_micro_batches
+from litft.data.batches import MicroBatch, iter_micro_batches, rows_of_window
 from litft.errors import TrainingError
 from litft.methods.base import Method
 from litft.model.gpt import GPT
@@ -184,11 +184,9 @@ def check_finite(losses: torch.Tensor, norm: torch.Tensor, micro_batches: list[M
 
 def window_rows(run: Run, step: int) -> list[int]:
     """Gives the rows of step `step`: its slice of this epoch's order."""
-    window = run.plan.window(step)
     config = run.inputs.config
-    order = epoch_order(run.plan.n_examples, config.seed if config.train.shuffle else None, window.epoch)
-    rows: list[int] = run.inputs.train_rows[order[window.start : window.stop]].tolist()
-    return rows
+    seed = config.seed if config.train.shuffle else None
+    return rows_of_window(run.inputs.train_rows, run.plan.window(step), seed)
 
 
 def advance(progress: Progress, result: StepResult, seconds: float) -> None:

@@ -1,0 +1,197 @@
+"""`litft inspect`: what prepared files hold, to be looked at before anything is trained. Writes nothing but a page."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from litft.checkpoint.disk import atomic_path
+from litft.checkpoint.files import CHECKPOINTS_DIR, resolve_checkpoint_dir
+from litft.config.inspect import InspectConfig
+from litft.config.io import load_yaml
+from litft.data import overview
+from litft.data.listing import iter_lines
+from litft.data.page import GENERATOR, page_of
+from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, check_data_fits, find_data_dir
+from litft.data.view import ShownRow, View
+from litft.data.vocabulary import TOKENIZER_DIR
+from litft.errors import ConfigError, DataError, TokenizerError
+from litft.text.encoding import Style
+from litft.text.frames import Frames
+from litft.text.style_files import style_from_dict
+from litft.text.token_texts import TokenReader, TokenText
+from litft.text.tokenizer import Tokenizer
+
+Report = Callable[[str], None]
+
+
+def inspect(config: InspectConfig, report: Report = lambda message: None) -> Iterator[str]:
+    """Shows prepared data: as lines, or as a page in a file.
+
+    Args:
+        config: which data, which of its rows, and where to.
+        report: takes what is not the answer itself.
+
+    Returns:
+        The lines; none where a page was written.
+
+    Raises:
+        DataError: the data is missing, unfinished or damaged, has no such rows, or was made with another tokenizer.
+        CheckpointError, TokenizerError, ConfigError: the model, its tokenizer or the prompt style cannot be used.
+    """
+    if config.html is not None:
+        _refuse_taken(config.html)
+    view = view_of(config, report)
+    if config.html is None:
+        return iter_lines(view, in_colour=_wants_colour())
+    with atomic_path(config.html) as path:
+        path.write_text(page_of(view), encoding="utf-8")
+    report(f"{config.html}: {view.chosen}")
+    return iter(())
+
+
+def view_of(config: InspectConfig, report: Report = lambda message: None) -> View:
+    """Gives all that is to be shown.
+
+    Args:
+        config, report: as `inspect` takes them.
+
+    Raises:
+        LitftError: as `inspect`.
+    """
+    folder = find_data_dir(config.data_dir)
+    files = {name: PreparedData.load(folder / name) for name in (TRAIN_FILE, TEST_FILE) if (folder / name).is_file()}
+    name = TRAIN_FILE if config.split == "train" else TEST_FILE
+    if name not in files:
+        raise DataError(f"{folder} has no {name}: no row was held out; leave --split away.")
+    data = files[name]
+    if not len(data):
+        raise DataError(f"{data.path} holds no rows; prepare it again.")
+    manifest = load_yaml(folder / MANIFEST_FILE) if (folder / MANIFEST_FILE).is_file() else {}
+    mixture = overview.mixture_of(list(files.values()))
+    tables = [overview.ledger_of(manifest), *overview.shares_of(manifest), mixture]
+    step = overview.step_of(data, config) if name == TRAIN_FILE else None
+    chosen, rows = _rows(config, data, report)
+    lengths = overview.lengths_of(data)
+    return View(str(data.path), overview.facts_of(data, manifest), tables, lengths, step, chosen, rows)
+
+
+def _rows(config: InspectConfig, data: PreparedData, report: Report) -> tuple[str, list[ShownRow]]:
+    """Gives the rows to be shown, and which they are in words."""
+    tokenizer = _tokenizer(config, data)
+    if tokenizer is None:
+        if config.example or config.grep is not None or config.longest is not None:
+            raise DataError(f"The tokenizer of {data.path} is not at hand; name its model with --checkpoint_dir.")
+        chosen = "no rows: the tokenizer is not at hand; --checkpoint_dir names its model"
+        report(f"{data.path} is shown without its texts; name the model of its tokenizer with --checkpoint_dir.")
+        return chosen, []
+    numbers, chosen = _choose(config, data, tokenizer)
+    frames = Frames(tokenizer, _style(data))
+    reader, names = TokenReader(tokenizer), overview.source_names(data)
+    return chosen, [_shown(data, number, reader, frames, names) for number in numbers]
+
+
+def _tokenizer(config: InspectConfig, data: PreparedData) -> Tokenizer | None:
+    """Opens the tokenizer beside the data, of the model named, or of the data's own model among the checkpoints.
+
+    Returns:
+        None where nobody names one and none that fits is there.
+    """
+    named = None if config.checkpoint_dir is None else resolve_checkpoint_dir(config.checkpoint_dir)
+    own = data.path.parent / TOKENIZER_DIR
+    folder = own if own.is_dir() else named
+    if folder is None:
+        return _among_checkpoints(data)
+    tokenizer = Tokenizer(folder)
+    check_data_fits(data, tokenizer, folder)
+    return tokenizer
+
+
+def _among_checkpoints(data: PreparedData) -> Tokenizer | None:
+    """Gives the tokenizer of the data's model if it lies where `litft download` puts models, and is the same."""
+    wanted = data.meta.get("tokenizer", {}).get("hash")
+    for folder in sorted(CHECKPOINTS_DIR.glob("*/*")):
+        if wanted is not None and folder.name == data.meta.get("checkpoint"):
+            try:
+                tokenizer = Tokenizer(folder)
+            except TokenizerError:  # nobody named this folder; it is only one where the tokenizer may be
+                continue
+            if tokenizer.hash == wanted:
+                return tokenizer
+    return None
+
+
+def _style(data: PreparedData) -> Style | None:
+    """Gives the style that framed the rows; None where the file does not say."""
+    values = data.meta.get("prompt_style")
+    if values is None:
+        return None
+    try:
+        return style_from_dict(values)
+    except ConfigError as error:
+        raise DataError(f"The prompt style in {data.path} cannot be used ({error}); prepare the data again.") from error
+
+
+def _choose(config: InspectConfig, data: PreparedData, tokenizer: Tokenizer) -> tuple[list[int], str]:
+    """Gives the numbers of the rows to be shown, and which they are in words."""
+    count = len(data)
+    for number in config.example:
+        if not 0 <= number < count:
+            raise DataError(f"--example {number}: {data.path} has {count:,} rows, numbered from 0 to {count - 1:,}.")
+    if config.example:
+        return list(config.example), f"{len(config.example)} of {count:,} rows"
+    found = list(range(count)) if config.grep is None else _matching(config, data, tokenizer)
+    what = "rows" if config.grep is None else f'rows that match "{config.grep}"'
+    if config.longest is not None:
+        longest = sorted(found, key=lambda number: -int(data.lengths[number]))[: config.longest]
+        return longest, f"the {len(longest):,} longest of {len(found):,} {what}"
+    shown = found[: config.limit]
+    return shown, f"the first {len(shown):,} of {len(found):,} {what}"
+
+
+def _matching(config: InspectConfig, data: PreparedData, tokenizer: Tokenizer) -> list[int]:
+    """Gives the rows whose text, special tokens left out, matches."""
+    pattern = config.pattern()
+    assert pattern is not None
+    numbers = tqdm(range(len(data)), desc="searching", unit=" rows", leave=False, disable=None)
+    found = [number for number in numbers if pattern.search(tokenizer.decode(data.row(number)[0].tolist()))]
+    if not found:
+        raise DataError(
+            f'No row of {data.path} matches --grep "{config.grep}"; upper and lower case count, (?i) ignores them.'
+        )
+    return found
+
+
+def _shown(data: PreparedData, number: int, reader: TokenReader, frames: Frames, names: Sequence[str]) -> ShownRow:
+    """Gives one row token by token."""
+    ids, mask = (part.tolist() for part in data.row(number))
+    tokens = reader.read(ids)
+    kinds, unknown = frames.name(tokens, mask)
+    notes = []
+    if ids and ids[-1] not in frames.ends:
+        notes.append("cut, or never ended: its last token is none at which generation stops")
+    if frames.is_known and unknown is not None and not _is_document(tokens, mask):
+        notes.append(
+            f"the frame of the prompt style was not found from position {unknown} on: all of it counts as prompt"
+        )
+    return ShownRow(number, names[int(data.source[number])], tokens, kinds, mask, notes)
+
+
+def _is_document(tokens: Sequence[TokenText], mask: Sequence[bool]) -> bool:
+    """Says whether a row looks like a text that nobody asked for, which has no frame: all of it is learned."""
+    return all(mask[1:]) and not any(token.is_special for token in tokens[1:-1])
+
+
+def _wants_colour() -> bool:
+    """Says whether stdout is a terminal whose user has nothing against colours. Source: no-color.org."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _refuse_taken(path: Path) -> None:
+    """Refuses to replace a file that is no page of ours."""
+    if path.exists() and GENERATOR.encode() not in path.read_bytes()[:1000]:
+        raise ConfigError(f"html {path} exists and is no page of litft inspect; name another file, or remove it.")

@@ -1,0 +1,165 @@
+"""What prepared data is as a whole: its settings, its ledger, its mixture, its lengths, and one step of a run on it.
+
+All of it comes from the files; the ledger from manifest.yaml, the counts from the rows. Knows no tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litft.config.inspect import InspectConfig
+from litft.config.plan import build_plan
+from litft.config.run import EvalConfig, OptimConfig
+from litft.data.batches import IGNORE, MicroBatch, iter_micro_batches, rows_of_window, rows_within
+from litft.data.ledger import LENGTH_BINS
+from litft.data.store import PreparedData
+from litft.data.view import ShownBatch, ShownStep, Stretch, Table
+from litft.errors import DataError
+
+_UNNAMED = "rows"  # the one source of files that name none
+
+
+def facts_of(data: PreparedData, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Gives what decided the ids.
+
+    Args:
+        data: the file.
+        manifest: of its folder; empty where there is none.
+    """
+    if not data.meta:
+        return [("written by", "Lit-GPT, which names no prompt style: template is not told from prompt")]
+    told = {**manifest, **data.meta}
+    style, tokenizer = told.get("prompt_style"), told.get("tokenizer")
+    facts = {name: told.get(name) for name in ("dataset", "checkpoint")}
+    facts["prompt_style"] = style.get("name") if isinstance(style, dict) else None
+    facts |= {name: told.get(name) for name in ("train_on", "max_seq_length", "too_long", "order", "seed")}
+    facts["tokenizer"] = tokenizer.get("class") if isinstance(tokenizer, dict) else None
+    return [(name.replace("_", " "), str(value)) for name, value in facts.items() if value is not None]
+
+
+def source_names(data: PreparedData) -> list[str]:
+    """Gives the names of a file's sources."""
+    return [str(name) for name in data.meta.get("source_names", [_UNNAMED])]
+
+
+def ledger_of(manifest: Mapping[str, Any]) -> Table:
+    """Gives the ledgers of a manifest, a column for each source, and what they say in words."""
+    ledgers = dict(_ledgers(manifest.get("sources")))
+    if not ledgers:
+        return Table("Ledger", ("",), [], ("There is none: what became of the rows that were read is not known.",))
+    names = dict.fromkeys(name for ledger in ledgers.values() for name, value in ledger.items() if _is_number(value))
+    rows = [(name.replace("_", " "), *(_number(ledger.get(name)) for ledger in ledgers.values())) for name in names]
+    notes = [
+        f"{source}: {name.replace('_', ' ')}: {text}"
+        for source, ledger in ledgers.items()
+        for name, value in ledger.items()
+        if (text := _in_words(name, value))
+    ]
+    cut = sum(int(ledger.get("rows_cut_prompt") or 0) for ledger in ledgers.values())
+    if cut:
+        notes.append(f"rows cut prompt: the files do not say which {cut:,} lost the beginning of what they are about")
+    return Table("Ledger", ("", *ledgers), rows, tuple(notes))
+
+
+def _ledgers(sources: object, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Gives the ledger of each source; those of a mix lie below the folders that it was made of."""
+    for name, values in sources.items() if isinstance(sources, dict) else ():
+        if isinstance(values, dict) and "rows_read" in values:
+            yield f"{prefix}{name}", values
+        else:
+            yield from _ledgers(values, f"{prefix}{name}/")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: object) -> str:
+    """Writes a count, or a share in percent."""
+    return f"{value:.1%}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else "-"
+
+
+def _in_words(name: str, value: object) -> str:
+    """Writes what is no number of a ledger; nothing for what says nothing, or is too long to be read."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and all(isinstance(count, int) for count in value.values()):
+        return ", ".join(f"{key}: {count:,}" for key, count in value.items())
+    is_shown = isinstance(value, list) and name not in ("lengths", "files", "rejected")
+    return ", ".join(map(str, value)) if is_shown and isinstance(value, list) else ""
+
+
+def shares_of(manifest: Mapping[str, Any]) -> list[Table]:
+    """Gives what a mix took of each folder; nothing for data that is no mix."""
+    parts = [part for part in manifest.get("parts") or () if isinstance(part, dict)]
+    names = ("rows", "rows_taken", "rows_different", "target_tokens_taken")
+    rows = [(str(part.get("data_dir")), *(_number(part.get(name)) for name in names)) for part in parts]
+    return [Table("Parts of the mix", ("folder", *(name.replace("_", " ") for name in names)), rows)] if rows else []
+
+
+def mixture_of(files: Sequence[PreparedData]) -> Table:
+    """Gives the shares of each source in each file, by rows and by tokens with loss."""
+    rows: list[tuple[str, ...]] = []
+    for data in files:
+        lengths, targets = data.lengths, targets_of(data)
+        for index, name in enumerate(source_names(data)):
+            of = data.source == index
+            tokens, learned = int(lengths[of].sum()), int(targets[of].sum())
+            share, learned_share = int(of.sum()) / max(len(data), 1), learned / max(int(targets.sum()), 1)
+            cells = (f"{int(of.sum()):,}", f"{share:.1%}", f"{tokens:,}", f"{learned:,}", f"{learned_share:.1%}")
+            rows.append((f"{data.path.name} {name}", *cells))
+    return Table("Mixture", ("file, source", "rows", "share", "tokens", "with loss", "share of loss"), rows)
+
+
+def targets_of(data: PreparedData) -> Tensor:
+    """Gives how many tokens of each row carry loss, int64 (n_examples,)."""
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), data.target_mask.cumsum(0)])
+    return before[data.offsets].diff()
+
+
+def lengths_of(data: PreparedData) -> list[tuple[str, int]]:
+    """Counts the rows by their length, in equal steps up to the longest."""
+    longest = int(data.lengths.max())
+    width = -(-longest // LENGTH_BINS)
+    counts = torch.bincount((data.lengths.clamp(min=1) - 1) // width).tolist()
+    return [(f"{index * width + 1:,}-{(index + 1) * width:,}", count) for index, count in enumerate(counts)]
+
+
+def step_of(data: PreparedData, config: InspectConfig) -> ShownStep:
+    """Gives the micro-batches of one optimizer step, as the loop makes them.
+
+    Args:
+        data: the training rows.
+        config: which step, and the batches of the run.
+
+    Raises:
+        DataError: no row is short enough.
+    """
+    rows = rows_within(data, config.max_seq_length)
+    if not len(rows):
+        raise DataError(f"{data.path} has no row of at most {config.max_seq_length} tokens (max_seq_length); raise it.")
+    plan = build_plan(len(rows), config.train_config(), OptimConfig(), EvalConfig())
+    window = plan.window(config.step)
+    chosen = rows_of_window(rows, window, config.seed if config.shuffle else None)
+    batches = list(iter_micro_batches(data, chosen, plan.micro_batch_size))
+    learned = sum(batch.target_tokens for batch in batches)
+    tokens, padding = sum(batch.tokens for batch in batches), sum(batch.padding_tokens for batch in batches)
+    summary = (
+        f"step {config.step:,}, in epoch {window.epoch + 1:,}: {len(chosen):,} rows in {len(batches):,} micro-batches "
+        f"of up to {plan.micro_batch_size:,}; {tokens:,} tokens, {learned:,} of them with loss; {padding:,} positions "
+        f"of padding ({padding / (tokens + padding):.1%})"
+    )
+    return ShownStep(summary, [_shown(data, batch) for batch in batches])
+
+
+def _shown(data: PreparedData, batch: MicroBatch) -> ShownBatch:
+    """Gives what stands at the positions of a micro-batch."""
+    rows = []
+    for row, targets in zip(batch.rows, batch.targets, strict=True):
+        values, counts = torch.unique_consecutive(targets[: int(data.lengths[row])] != IGNORE, return_counts=True)
+        rows.append((row, [Stretch(*pair) for pair in zip(counts.tolist(), values.tolist(), strict=True)]))
+    return ShownBatch(batch.input_ids.shape[1], rows)
