@@ -6,7 +6,7 @@ loss is `Learned`'s to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
@@ -16,6 +16,8 @@ from litft.errors import TokenizerError
 from litft.text.conversation import ASSISTANT, Conversation, Exchange, Message, Piece, Span, StyleError
 from litft.text.encoding import Encoded, Style, encode_exchanges, tail_of, text_of_end
 from litft.text.tokenizer import Tokenizer
+
+AnyRow = Row | TokenRow | Rejected
 
 # Rows handed to the tokenizer's threads at once: enough to keep them busy, few enough to show progress.
 BATCH_ROWS = 256
@@ -44,7 +46,7 @@ class Example:
     @property
     def target_tokens(self) -> int:
         """How many tokens are to be predicted."""
-        return sum(self.mask)
+        return self.mask.count(True)
 
 
 @dataclass(frozen=True)
@@ -65,23 +67,27 @@ class Encoding:
         """Takes the roles apart."""
         object.__setattr__(self, "roles", frozenset(self.train_on.split(",")))
 
-    def examples(self, rows: Sequence[Row]) -> Iterator[Example | Rejected]:
-        """Gives each row's ids with the mask of what is learned, nothing cut; or why the style has no place for it.
+    def examples(self, rows: Iterable[AnyRow]) -> Iterator[Example | Rejected]:
+        """Gives each row's ids with the mask of what is learned, nothing cut; or why it cannot be used.
+
+        Args:
+            rows: are read a batch at a time; one that is rejected already stays so.
 
         Raises:
-            TokenizerError: the tokenizer lacks an end token, or rewrites texts where loss stands on single characters.
+            TokenizerError: the tokenizer lacks an end token, or rewrites texts where loss stands on single characters;
+                or a row of ids has one that the tokenizer has not.
         """
         rest = iter(rows)
         while batch := list(islice(rest, BATCH_ROWS)):
-            framed = [self._framed(row) for row in batch]
-            encoded = iter(
-                encode_exchanges(self.tokenizer, [each for each in framed if not isinstance(each, Rejected)])
-            )
-            for row, exchanges in zip(batch, framed, strict=True):
-                if isinstance(exchanges, Rejected):
-                    yield exchanges
-                else:
-                    yield self._join(row.conversation, exchanges, next(encoded))
+            framed = [self._framed(row) if isinstance(row, Row) else row for row in batch]
+            encoded = iter(encode_exchanges(self.tokenizer, [each for each in framed if isinstance(each, list)]))
+            for row, each in zip(batch, framed, strict=True):
+                if isinstance(each, Rejected):
+                    yield each
+                elif isinstance(row, Row) and isinstance(each, list):
+                    yield self._join(row.conversation, each, next(encoded))
+                elif isinstance(each, TokenRow):
+                    yield example_of_ids(self.tokenizer, each)
 
     def example(self, conversation: Conversation) -> Example:
         """Gives one conversation's ids and mask; the style has a place for it."""
@@ -106,7 +112,7 @@ class Encoding:
             ids += prompt + answer
             mask += self._mask_of_prompt(exchange, conversation, prompt, before) + learned
             before = text_of_end(self.tokenizer, exchange)
-            targets.append(sum(learned))
+            targets.append(learned.count(True))
         mask[0] = False  # nothing stands before it
         return Example(
             ids,
@@ -138,7 +144,7 @@ class Encoding:
         """Says which tokens before an answer are learned."""
         if self.train_on == "all":
             return [True] * len(prompt)
-        if not self.roles & {message.role for message in conversation.messages if message.role != ASSISTANT}:
+        if not any(message.role in self.roles for message in conversation.messages if message.role != ASSISTANT):
             return [False] * len(prompt)
         owners = [piece.message for piece in exchange.prompt for _ in piece.text]
         learned = {None: False} | {

@@ -13,8 +13,9 @@ import tokenizers
 
 from litft.errors import TokenizerError
 from litft.text.conversation import Span
+from litft.text.words import SPACE, WordByWord, words_of_json, words_of_pieces
 
-_SPACE = "\u2581"  # Source: sentencepiece writes a space so, and a byte of a character that it does not know as <0xE2>
+# Source: sentencepiece writes a byte of a character that it does not know as <0xE2>
 _BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 
 
@@ -28,6 +29,7 @@ class Backend(Protocol):
         prefix: ids that the file itself puts before every text.
         specials: text and id of those that may be written out in a text.
         bos_id, eos_id: as the file itself names them.
+        is_by_words: literal texts are encoded word by word.
     """
 
     path: Path
@@ -37,6 +39,10 @@ class Backend(Protocol):
     specials: dict[str, int]
     bos_id: int | None
     eos_id: int | None
+
+    @property
+    def is_by_words(self) -> bool:
+        """See the class."""
 
     def id_of(self, token: str) -> int | None:
         """Gives the id of one token's text; None when it has none."""
@@ -99,6 +105,15 @@ class JsonBackend:
         """A second reading of the file: the switch is state of the object, which threads share."""
         return self._open()
 
+    @cached_property
+    def _words(self) -> WordByWord | None:
+        return words_of_json(self._literal)
+
+    @property
+    def is_by_words(self) -> bool:
+        """See `Backend`."""
+        return self._words is not None
+
     def id_of(self, token: str) -> int | None:
         """See `Backend`."""
         found: int | None = self._literal.token_to_id(token)
@@ -113,6 +128,8 @@ class JsonBackend:
 
     def encode_literal(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Backend`."""
+        if self._words is not None:
+            return self._words.encode(texts)
         encodings = self._literal.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
@@ -159,6 +176,15 @@ class PieceBackend:
         self.bos_id = _or_none(self._pieces.bos_id())
         self.eos_id = _or_none(self._pieces.eos_id())
 
+    @cached_property
+    def _words(self) -> WordByWord | None:
+        return words_of_pieces(self._pieces)
+
+    @property
+    def is_by_words(self) -> bool:
+        """See `Backend`."""
+        return self._words is not None
+
     def id_of(self, token: str) -> int | None:
         """See `Backend`."""
         if token in self._added:
@@ -175,19 +201,20 @@ class PieceBackend:
 
     def encode_literal(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Backend`."""
-        ids: list[list[int]] = self._pieces.encode(list(texts))
+        if self._words is not None:
+            return self._words.encode(texts)
+        ids: list[list[int]] = self._pieces.encode(list(texts))  # in threads
         return ids
 
     def encode_marked(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Backend`."""
-        return [self._encode_marked(text) for text in texts]
-
-    def _encode_marked(self, text: str) -> list[int]:
-        """Encodes what stands between special tokens piece by piece."""
-        ids: list[int] = []
-        for part in filter(None, special_pattern(self.specials).split(text)):
-            ids += [self.specials[part]] if part in self.specials else self._pieces.encode(part)
-        return ids
+        """See `Backend`; what stands between special tokens is encoded piece by piece."""
+        pattern = special_pattern(self.specials)
+        parts = [list(filter(None, pattern.split(text))) for text in texts]
+        plain = iter(self.encode_literal([part for each in parts for part in each if part not in self.specials]))
+        return [
+            [number for part in each for number in ([self.specials[part]] if part in self.specials else next(plain))]
+            for each in parts
+        ]
 
     def spans(self, text: str, is_marked: bool) -> list[Span]:
         """See `Backend`."""
@@ -228,7 +255,7 @@ class PieceBackend:
 def _bytes_of(piece: str) -> bytes:
     """Gives the text of a piece of sentencepiece's, which may be one byte of a character."""
     byte = _BYTE_PIECE.fullmatch(piece)
-    return bytes([int(byte[1], 16)]) if byte else piece.replace(_SPACE, " ").encode()
+    return bytes([int(byte[1], 16)]) if byte else piece.replace(SPACE, " ").encode()
 
 
 def special_pattern(specials: Mapping[str, int]) -> re.Pattern[str]:

@@ -5,13 +5,11 @@ Knows no datasets and no masks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
 from litft.errors import ConfigError, TokenizerError
-from litft.text.backends import special_pattern
 from litft.text.conversation import Conversation, Exchange, Piece, StyleError
 from litft.text.tokenizer import Tokenizer
 
@@ -72,13 +70,13 @@ def tail_of(tokenizer: Tokenizer, prompt: tuple[Piece, ...]) -> str:
     """Gives what an answer's first piece stands behind: a special token, or the end of a line for any other text."""
     if not any(piece.text for piece in prompt):
         return ""
-    return _final_special(special_pattern(tokenizer.specials), prompt[-1].text) if prompt[-1].message is None else "\n"
+    return _tail_of_frame(tokenizer, prompt[-1].text) if prompt[-1].message is None else "\n"
 
 
 @lru_cache(maxsize=256)
-def _final_special(pattern: re.Pattern[str], text: str) -> str:
+def _tail_of_frame(tokenizer: Tokenizer, text: str) -> str:
     """Gives the special token that ends a text of the frame; the end of a line where none does."""
-    return next((found[0] for found in pattern.finditer(text) if found.end() == len(text)), "\n")
+    return tokenizer.special_at_end(text) or "\n"
 
 
 def text_of_end(tokenizer: Tokenizer, exchange: Exchange) -> str:

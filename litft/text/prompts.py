@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -162,8 +163,16 @@ def fill(frame: str, values: Mapping[str, Filled]) -> Filled:
         frame: text with placeholders such as `{instruction}`.
         values: what stands for each.
     """
-    parts = re.split("(" + "|".join(map(re.escape, values)) + ")", frame)
-    return tuple(piece for part in parts for piece in values.get(part, _frame(part)))
+    made: list[Piece] = []
+    for part in _parts(frame, tuple(values)):
+        made += values[part] if part in values else _frame(part)
+    return tuple(made)
+
+
+@lru_cache(maxsize=256)
+def _parts(frame: str, placeholders: tuple[str, ...]) -> list[str]:
+    """Gives a frame in its texts and placeholders, by turns."""
+    return re.split("(" + "|".join(map(re.escape, placeholders)) + ")", frame)
 
 
 def _frame(text: str) -> Filled:

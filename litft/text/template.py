@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
@@ -60,7 +60,7 @@ class ChatTemplate:
         end: text of the special token that ends an answer; empty where the template writes none: then a model can be
             asked so and not trained.
         ends: texts of all tokens at which generation stops, `end` first.
-        specials: texts of the special tokens that it writes; where a person writes one it stays ordinary characters.
+        specials: texts of the tokenizer's special tokens; where a person writes one it stays ordinary characters.
     """
 
     name: str
@@ -90,10 +90,9 @@ class ChatTemplate:
         bare = cls(name, template, bos, eos, "", (), ())
         try:
             text = bare._probe()
-            specials = special_pattern(tokenizer.specials).findall(template + text)
-            end = bare._probe_end(text, specials)
+            end = bare._probe_end(text, tokenizer.specials)
             ends = tuple(dict.fromkeys((end, *stops) if end else stops))
-            made = cls(name, template, bos, eos, end, ends, tuple(dict.fromkeys((*ends, *specials))))
+            made = cls(name, template, bos, eos, end, ends, tuple(dict.fromkeys((*ends, *tokenizer.specials))))
             if end:
                 made.exchanges(_PROBE)
         except TemplateSyntaxError as error:
@@ -192,11 +191,11 @@ class ChatTemplate:
             raise StyleError("it does not write the messages one behind the other")
         return text
 
-    def _probe_end(self, text: str, specials: Sequence[str]) -> str:
+    def _probe_end(self, text: str, specials: Mapping[str, int]) -> str:
         """Gives the special token that the template writes behind an answer."""
         _, answer, following, _ = (message.text for message in _PROBE.messages)
         between = text[text.index(answer) + len(answer) : text.index(following)]
-        end = special_pattern(dict.fromkeys(specials, 0)).search(between)
+        end = special_pattern(specials).search(between)
         return end[0] if end else ""
 
     def _render(self, conversation: Conversation, ask: bool) -> str:
@@ -225,9 +224,14 @@ class ChatTemplate:
         fields: dict[str, Any] = self._escaped_within(dict(message.fields))
         return {"role": message.role, "content": self._escaped(message.whole_text), **fields}
 
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        """What finds special tokens in a text; a tokenizer may have a thousand of them."""
+        return special_pattern(dict.fromkeys(self.specials, 0))
+
     def _escaped(self, text: str) -> str:
         """Puts marks in the places of special tokens that a person wrote out."""
-        return special_pattern(dict.fromkeys(self.specials, 0)).sub(self._escape, text)
+        return self._pattern.sub(self._escape, text)
 
     def _escaped_within(self, value: Any) -> Any:
         """Does so in all texts of a value of JSON."""
@@ -255,7 +259,7 @@ class ChatTemplate:
 
     def _find(self, text: str, said: str, place: int) -> int:
         """Gives where a message's text stands, outside of special tokens; -1 where it does not."""
-        specials = [found.span() for found in special_pattern(dict.fromkeys(self.specials, 0)).finditer(text)]
+        specials = [found.span() for found in self._pattern.finditer(text)]
         found = text.find(said, place)
         while any(begin < found + len(said) and found < end for begin, end in specials) and found >= 0:
             found = text.find(said, found + 1)

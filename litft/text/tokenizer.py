@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain, islice
@@ -16,6 +17,7 @@ from litft.errors import TokenizerError
 from litft.text.backends import Backend, JsonBackend, PieceBackend, is_rank_file, open_pieces, special_pattern
 from litft.text.conversation import Piece, Span
 from litft.text.settings import BOS_BY_DEFAULT, CLASS_TOKENS, TokenizerSettings, load_settings
+from litft.text.words import split_frame
 
 # The end-of-text tokens of base models, for a bare tokenizer.json that nothing beside it explains.
 KNOWN_EOS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>")
@@ -113,20 +115,22 @@ class Tokenizer:
         """
         if after is None or not self._begins_with_space:
             return self._encode_pieces(texts)
-        specials = self.specials if self._sees_specials_within else {}
-        after = [
-            before and (before if before in specials else "" if before in self.specials else self._anchor)
-            for before in after
-        ]
-        anchored = [(Piece(before), *text) if before else text for before, text in zip(after, texts, strict=True)]
-        anchors = {before: self._encode_pieces([(Piece(before),)])[0] for before in set(after)}
-        encoded = self._encode_pieces(anchored)
+        anchors = {before: self._anchored(before) for before in set(after)}
+        encoded = self._encode_pieces([(*anchors[before][0], *text) for before, text in zip(after, texts, strict=True)])
         made = []
         for before, text, ids in zip(after, texts, encoded, strict=True):
-            anchor = anchors[before]
+            anchor = anchors[before][1]
             # Where the two have merged, the text is encoded as if it stood alone.
             made.append(ids[len(anchor) :] if ids[: len(anchor)] == anchor else self._encode_pieces([text])[0])
         return made
+
+    def _anchored(self, before: str) -> tuple[Pieces, list[int]]:
+        """Gives what is put before a text that stands behind another, and its ids; nothing where a text begins."""
+        is_special = before in self.specials
+        if not before or (is_special and not self._sees_specials_within):
+            return (), []
+        pieces = (Piece(before if is_special else self._anchor),)
+        return pieces, self._encode_pieces([pieces])[0]
 
     @cached_property
     def _begins_with_space(self) -> bool:
@@ -149,16 +153,33 @@ class Tokenizer:
         end = "" if self.eos_id is None else self.token_text(self.eos_id)
         return self._backend.encode_marked([f"a{end}"])[0][-1] == self.eos_id
 
+    @cached_property
+    def _special_pattern(self) -> re.Pattern[str]:
+        """What finds special tokens in a text."""
+        return special_pattern(self.specials)
+
+    def special_at_end(self, text: str) -> str:
+        """Gives the special token that ends a text of a frame; nothing where none does."""
+        return next((found[0] for found in self._special_pattern.finditer(text) if found.end() == len(text)), "")
+
     def _encode_pieces(self, texts: Sequence[Pieces]) -> list[list[int]]:
         """Encodes texts that stand alone."""
-        runs = [self._runs(pieces) for pieces in texts]
-        flat = [run for each in runs for run in each]
+        runs = [self._in_two(pieces, self._runs(pieces)) for pieces in texts]
+        flat = list(chain.from_iterable(runs))
         literal = iter(self._backend.encode_literal([text for text, is_marked in flat if not is_marked]))
         marked = iter(self._backend.encode_marked([text for text, is_marked in flat if is_marked]))
         encoded = iter([next(marked if is_marked else literal) for _, is_marked in flat])
         return [
             next(encoded) if len(each) == 1 else list(chain.from_iterable(islice(encoded, len(each)))) for each in runs
         ]
+
+    def _in_two(self, pieces: Pieces, runs: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+        """Parts a plain text within its frame, where words are encoded apart: other texts begin just so."""
+        [(text, is_marked), *others] = runs
+        if not self._backend.is_by_words or others or is_marked or not pieces or pieces[0].message is not None:
+            return runs
+        head, _ = split_frame(pieces[0].text)
+        return [(head, False), (text[len(head) + 1 :], False)] if head else runs
 
     def _runs(self, pieces: Pieces) -> list[tuple[str, bool]]:
         """Gives a text in runs to be encoded one by one, and whether special tokens count in each.
@@ -167,10 +188,13 @@ class Tokenizer:
         """
         text = "".join([piece.text for piece in pieces])
         _check_text(text)
-        pattern = special_pattern(self.specials)
-        count = len(pattern.findall(text))
-        if count == sum(len(pattern.findall(piece.text)) for piece in pieces if piece.message is None and count):
-            return [(text, count > 0)]
+        pattern = self._special_pattern
+        if pattern.search(text) is None:
+            return [(text, False)]
+        if len(pattern.findall(text)) == sum(
+            len(pattern.findall(piece.text)) for piece in pieces if piece.message is None
+        ):
+            return [(text, True)]
         runs: list[tuple[str, bool]] = [("", False)]
         for said, message in pieces:
             for index, part in enumerate(pattern.split(said) if message is None else [said]):
