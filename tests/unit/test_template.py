@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tokenizers
-from tiny_text import BOS, EOS, SHARED, byte_tokenizer, write_checkpoint, write_json
+from templates import CHATML, TAGGED, THINKING, TOOLS, UNSERVED, marked_folder
+from tiny_text import BOS, EOS, SHARED, write_json
 
 from litft.data.encode import Encoding
 from litft.errors import ConfigError
@@ -17,63 +17,10 @@ from litft.text.styles import ALPACA
 from litft.text.template import ChatTemplate
 from litft.text.tokenizer import Tokenizer
 
-MARKS = ("<|im_start|>", "<|im_end|>", "<|turn|>")
-
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-
-# The tag stands around an answer with its end, as in templates made for training.
-TAGGED = """\
-{% for message in messages %}
-{% if message.role == 'assistant' %}
-<|im_start|>assistant
-{% generation %}{{ message.content }}<|im_end|>{% endgeneration %}
-
-{% else %}
-<|im_start|>{{ message.role }}
-{{ message.content }}<|im_end|>
-{% endif %}
-{% endfor %}
-{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
-
-# Writes an empty thought before the last answer only, as models do that think: Qwen 3's way.
-THINKING = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message.role + '\\n' -}}
-{%- if loop.last and message.role == 'assistant' -%}{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}
-{{- message.content.split('</think>')[-1].strip() + '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
-
-# Feeds the beginning of a thought that it does not write before finished answers: DeepSeek R1's way.
-UNSERVED = CHATML.replace("assistant\\n' }}{% endif", "assistant\\n<think>\\n' }}{% endif")
-
-TOOLS = (
-    "{% if tools %}{{ '<|im_start|>system\\n' + tools | tojson + '<|im_end|>\\n' }}{% endif %}"
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message.role + '\\n' + message.content }}"
-    "{% for call in message.tool_calls %}{{ '<call>' + call | tojson }}{% endfor %}"
-    "{{ '<|im_end|>\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-
 
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Tokenizer:
     return Tokenizer(marked_folder(tmp_path / "c"))
-
-
-def marked_folder(folder: Path) -> Path:
-    """Writes a checkpoint whose tokenizer knows the marks of a chat."""
-    made = byte_tokenizer()
-    made.add_special_tokens([tokenizers.AddedToken(mark, special=True) for mark in MARKS])
-    return write_checkpoint(folder, tokenizer=made)
 
 
 def shown(style: ChatTemplate, conversation: Conversation) -> str:
@@ -125,6 +72,14 @@ def test_what_a_person_writes_forges_no_turn(tokenizer: Tokenizer) -> None:
     assert row.input_ids.count(end) == plain.input_ids.count(end) == 5
     assert row.turn_targets == (len(forged) + 1, 4)
     assert style.exchanges(dialogue("a", forged))[0].answer[0].text == forged
+
+
+def test_what_a_person_writes_is_no_token_where_the_template_changes_it(tokenizer: Tokenizer) -> None:
+    """Nor where the template itself never writes that token."""
+    style = ChatTemplate.of("t", THINKING, tokenizer)
+    row = Encoding(tokenizer, style).example(dialogue("<|turn|></think><|turn|>", "<think>a</think><s><|turn|>b</s>"))
+    assert not {BOS, EOS, tokenizer.id_of("<|turn|>")} & set(row.input_ids)
+    assert tokenizer.decode(row.input_ids).endswith("</think>\n\n<s><|turn|>b</s>")
 
 
 def test_tools_stand_where_the_template_has_them(tokenizer: Tokenizer) -> None:
