@@ -13,6 +13,7 @@ from litft.config.prepare import Preparations
 from litft.data.ledger import Ledger
 from litft.data.reading.hub import file_labels
 from litft.data.reading.rows import Found, Origin, Rejected, Row, Rows, Source, TokenRow
+from litft.data.recognise import nearest_command
 from litft.errors import DataError
 
 SHOWN_REASONS = 3
@@ -140,5 +141,7 @@ def refuse_rejected(source: Source, paths: list[Path], config: Preparations, led
         if is_all
         else f"max_rejected_fraction is {allowed}; mend the rows or raise it"
     )
-    where = _named(source, paths, config)
-    raise DataError(f"{len(faults)} of {ledger.rows_read} rows of {where} cannot be used ({shown}{more}); {advice}.")
+    where, hint = _named(source, paths, config), nearest_command(source.name, paths[0]) if is_all else ""
+    raise DataError(
+        f"{len(faults)} of {ledger.rows_read} rows of {where} cannot be used ({shown}{more}); {advice}.{hint}"
+    )

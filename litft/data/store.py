@@ -11,6 +11,8 @@ meta         dict  of plain types: tokenizer, prompt style, max_seq_length, ...
 from __future__ import annotations
 
 import pickle
+import struct
+import warnings
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +31,22 @@ TRAIN_FILE, TEST_FILE, MANIFEST_FILE = "train.pt", "test.pt", "manifest.yaml"
 
 # Source: Lit-GPT `scripts/prepare_alpaca.py`, IGNORE_INDEX; its labels are not shifted.
 LIT_GPT_IGNORE_INDEX = -1
+
+# What torch's reader raises on files that are cut short or of other bytes.
+_DAMAGE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    struct.error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
 
 DTYPES = {"input_ids": torch.int32, "target_mask": torch.bool, "offsets": torch.int64, "source": torch.int16}
 
@@ -169,9 +187,12 @@ def load_pt(path: Path) -> object:
     if not path.is_file():
         raise DataError(f"There is no prepared data {path}.{path_hint(path)}")
     try:
-        # Files of torch before 1.6 are no zip archives and cannot be mapped.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        with warnings.catch_warnings():
+            # What torch would only warn of may be damage, of which a sentence is said below, or is read all the same.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            # Files of torch before 1.6 are no zip archives and cannot be mapped.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except _DAMAGE as error:
         raise DataError(f"{path} is damaged or not prepared data; make it again with `litft prepare`.") from error
 
 

@@ -96,7 +96,7 @@ def test_languages(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", tree(german), tree(mixed))
     english = rows_of("oasst1", path, language=("en",))
     assert [row for row in english if isinstance(row, Row)] == [talk(2, "q", "b")]
-    told = "a message whose language is de, not en"
+    told = 'a message whose language is "de", not en'
     assert reasons(english) == [(1, told), (2, told)]
     assert not any(row.is_fault for row in english if isinstance(row, Rejected))
     assert rows_of("oasst1", path, language=("en", "de")) == [talk(1, "f", "a"), talk(2, "q", "antwort")]
@@ -166,7 +166,7 @@ def test_depth_is_no_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"not gzip", "is no whole gzip file"), (gzip.compress(b'{"a": 1}\n' * 50)[:-12], "is no whole gzip file")],
+    [(b"not gzip", "is no gzip file"), (gzip.compress(b'{"a": 1}\n' * 50)[:-12], "is no whole gzip file")],
 )
 def test_a_damaged_gzip_file(tmp_path: Path, content: bytes, words: str) -> None:
     path = write(tmp_path / "a.jsonl.gz", content)
@@ -191,7 +191,7 @@ def test_what_is_left_out_is_counted_and_no_fault(tmp_path: Path) -> None:
     assert (source["rows_read"], source["rows_rejected"]) == (10, 9 - 4)
     assert source["options"] == {"paths": "all", "language": ["en"]}
     assert source["files"] == [{"file": "a.jsonl", "sha256": sha256_file(path)}]
-    told = "a message whose language is de, not en"
+    told = 'a message whose language is "de", not en'
     assert source["rejected_reasons"] == {told: 4, DELETED: 1}
     assert f"left out 4 times: {told}" in messages and f"left out 1 times: {DELETED}" in messages
 
@@ -199,7 +199,7 @@ def test_what_is_left_out_is_counted_and_no_fault(tmp_path: Path) -> None:
 def test_only_other_languages_leave_nothing(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", tree(ask("q", answer("a"))))
     config = PrepareOasst1Config(checkpoint_dir=write_checkpoint(tmp_path / "t"), data_file=path, language=("eng",))
-    with pytest.raises(DataError, match=r"1 of 1 rows of .* \(line 1: a message whose language is en, not eng\)"):
+    with pytest.raises(DataError, match=r'1 of 1 rows of .* \(line 1: a message whose language is "en", not eng\)'):
         prepare("oasst1", config)
 
 

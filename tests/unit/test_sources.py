@@ -70,8 +70,8 @@ def test_rows(tmp_path: Path, name: str, content: str | bytes, expected: list[Ro
         ("lima", '{"conversations": ["a", "b", "c"]}', 1, "3 texts, so the last question has no answer"),
         ("lima", '{"conversations": ["a", ""]}', 1, "text 2 of the conversation is empty"),
         ("lima", '{"conversations": [{"from": "human"}, "b"]}', 1, "text 1 of the conversation is dict, not text"),
-        ("lima", '{"conversations": []}', 1, '"conversations" is not a list of texts'),
-        ("lima", '{"messages": []}', 1, '"conversations" is not a list of texts'),
+        ("lima", '{"conversations": []}', 1, '"conversations" is an empty list, not a list of texts'),
+        ("lima", '{"messages": []}', 1, 'no "conversations" (found "messages")'),
         ("csv", "instruction,output\na,b\nc\n", 3, "1 cell where the header has 2"),
         ("csv", 'instruction,output\n"a\n\nb",c\nd,e,f\n', 5, "3 cells where the header has 2"),
         ("csv", "instruction,output\na,\n", 2, '"output" is empty'),
@@ -109,7 +109,7 @@ def test_rejected_rows(tmp_path: Path, name: str, content: str, line: int, reaso
         ("csv", 'instruction,output\na,b\nc,"d\ne,f\n', "row that begins on line 3 is broken at line 4"),
         ("csv", 'instruction,output\na,"b"c\n', "row that begins on line 2 is broken at line 2"),
         ("csv", b"instruction,output\na,\xe9\n", "line 2 is not UTF-8"),
-        ("csv", "instruction,output\na,b\n".encode("utf-16"), "line 1 is not UTF-8"),
+        ("csv", "instruction,output\na,b\n".encode("utf-16"), "the file is UTF-16, not a text in UTF-8"),
     ],
 )  # fmt: skip
 def test_faults_of_the_file_stop_at_once(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
@@ -295,5 +295,5 @@ def test_text_documents_of_a_text_file_and_of_json_lines(tmp_path: Path) -> None
     assert [turns_in(row.conversation)[0].response for row in rows if isinstance(row, Row)] == ["one\ntwo", "three"]
     assert [(row.line, row.reason) for row in rows if isinstance(row, Rejected)] == [
         (3, '"text" is empty'),
-        (4, '"text" is null, not text'),
+        (4, 'no "text" (found "other")'),
     ]

@@ -74,9 +74,9 @@ def test_rows(tmp_path: Path, name: str, content: str, expected: list[Row]) -> N
 @pytest.mark.parametrize(
     ("name", "content", "line", "reason"),
     [
-        ("self_instruct", '{"instruction": "a", "instances": []}', 1, '"instances" is not a list of inputs'),
+        ("self_instruct", '{"instruction": "a", "instances": []}', 1, '"instances" is an empty list'),
         ("self_instruct", '\n{"instruction": "a", "instances": ["b"]}', 2, "instance 1 is str, not an object"),
-        ("self_instruct", '{"instances": [{"input": "", "output": "b"}]}', 1, 'instance 1: "instruction" is null'),
+        ("self_instruct", '{"instances": [{"input": "", "output": "b"}]}', 1, 'instance 1: no "instruction"'),
         ("self_instruct", '{"instruction": "a", "instances": [{"input": "b"}]}', 1, 'instance 1: no "output" (found'),
         ("self_instruct", '{"instruction": "a", "instances": [{"input": "b", "output": " "}]}', 1, '"output" is empty'),
         ("self_instruct", '{"prompt": "a"}', 1, 'no "output" (found "prompt")'),
@@ -164,7 +164,7 @@ def test_a_task_without_examples_is_instruction_and_input(tmp_path: Path) -> Non
     definition = "Say the plural of the word."
     assert rows[0] == one_turn(rows[0].line, definition, "fox", "foxes")
     assert rows[1] == one_turn(rows[1].line, definition, "octopus", "octopuses", notes=(SEVERAL,))
-    assert rows[2] == Rejected(rows[2].line, '"output" is not a list of texts')
+    assert rows[2] == Rejected(rows[2].line, '"output" is an empty list, not a text or a list of texts')
 
 
 def test_examples_stand_before_the_instance(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_tasks_are_chosen_by_name() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"Definition": None}, 'is no task: no "Definition" with "Instances" (found "Definition", "Positive Examples"'),
+        ({"Definition": None}, 'is no task: "Definition" is null, not a list with a text'),
         ({"Definition": []}, "is no task"),
         ({"Definition": [3]}, '"Definition" is int, not text'),
         ({"Instances": {}}, "is no task"),
@@ -218,7 +218,7 @@ def test_files_that_are_no_task(tmp_path: Path, changes: dict[str, Any], words: 
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [('{\n"a": 1,\n}', "line 3 is not valid JSON"), ("[1]", "line 1 holds [1]; each row must be"), ("", "not valid")],
+    [('{\n"a": 1,\n}', "line 3 is not valid JSON"), ("[1]", "expected one JSON object"), ("", "is empty")],
 )
 def test_a_task_file_that_is_no_object(tmp_path: Path, content: str, words: str) -> None:
     with pytest.raises(DataError) as caught:
@@ -229,9 +229,10 @@ def test_a_task_file_that_is_no_object(tmp_path: Path, content: str, words: str)
 @pytest.mark.parametrize(
     ("instance", "reason"),
     [
-        ("a", "the instance is str, not an object"),
-        ({"output": ["a"]}, '"input" is null, not text'),
-        ({"input": "a"}, '"output" is not a list of texts'),
+        ("a", 'the instance is str, not an object with "input" and "output"'),
+        ({"output": ["a"]}, 'no "input" (found "output")'),
+        ({"input": None, "output": ["a"]}, '"input" is null, not text'),
+        ({"input": "a"}, 'no "output" (found "input")'),
         ({"input": "a", "output": [""]}, '"output" is empty'),
     ],
 )

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 
-from litft.data.reading.rows import Rejected, Row, text_fault
+from litft.data.reading.faults import kind_of, missing_field, shown, text_fault
+from litft.data.reading.rows import Rejected, Row
 from litft.text.conversation import Span, document
 
 # Characters without loss, and with it: each span from its first character to its last, both included.
 # Source: `loss_masking_spans` of Fast-LLM (its documentation, "Instruction finetuning").
 OFF, ON = "loss_masking_spans", "target_spans"
 
+# Of what should have been a pair, so many items are shown at most.
+LISTED_ITEMS = 4
+
 
 def read_document(line: int, values: Mapping[str, object]) -> Row | Rejected:
     """Reads `{"text"}`, with `loss_masking_spans` or `target_spans` beside it where only a part is to be learned."""
-    text = values.get("text")
+    if "text" not in values:
+        return Rejected(line, missing_field("text", values))
+    text = values["text"]
     fault = text_fault(text, '"text"')
     if fault is not None:
         return Rejected(line, fault)
@@ -43,15 +49,22 @@ def _spans(name: str, listed: object, length: int) -> tuple[Span, ...] | str:
     spans: list[Span] = []
     for pair in pairs:
         if not isinstance(pair, list | tuple) or not _are_numbers(pair):
-            return f'"{name}" is {listed!r}, not a list of pairs [first, last] of characters'
+            return f'"{name}" holds {_shown_pair(pair)}, not pairs [first, last] of characters'
         first, last = pair
         if not 0 <= first <= last < length:
-            return f'"{name}" has [{first}, {last}], which are no characters of a text of {length:,}'
+            return f'"{name}" has [{shown(first)}, {shown(last)}], which are no characters of a text of {length:,}'
         spans.append((first, last + 1))
     spans.sort()
     if any(begin < end for (_, end), (begin, _) in pairwise(spans)):
         return f'"{name}" has spans that overlap'
     return tuple(spans)
+
+
+def _shown_pair(pair: object) -> str:
+    """Gives what stands in the place of a pair, to be read."""
+    if not isinstance(pair, list | tuple):
+        return shown(pair)
+    return f"[{', '.join(map(shown, pair))}]" if len(pair) < LISTED_ITEMS else f"a {kind_of(pair)} of {len(pair)}"
 
 
 def _are_numbers(pair: Sequence[object]) -> bool:

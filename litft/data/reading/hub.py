@@ -58,15 +58,26 @@ def _local_files(source: Source, path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise DataError(f"There is no data_file {path}.{path_hint(path)}")
+        what = _no_file(path)
+        raise DataError(f"data_file {path} {what}." if what else f"There is no data_file {path}.{path_hint(path)}")
     for pattern in source.folder_files:
-        if found := sorted(entry for entry in path.glob(pattern) if entry.is_file()):
+        if found := sorted(entry for entry in path.glob(pattern) if not entry.is_dir()):
+            for entry in found:
+                if not entry.is_file():
+                    raise DataError(f"data_file {path} holds {entry.name}, which {_no_file(entry)}.")
             return found
     inside = sorted(entry.name for entry in path.iterdir() if entry.is_file())[:5]
     holds = f"it holds {', '.join(inside)}" if inside else "it holds no files"
     if source.folder_files:
         raise DataError(f"data_file {path} has no {' or '.join(source.folder_files)}; {holds}.")
     raise DataError(f"data_file {path} is a folder, not a file; {holds}.")
+
+
+def _no_file(path: Path) -> str | None:
+    """Says what stands under a name that is neither a file nor a folder; None where nothing does."""
+    if path.exists():
+        return "is a pipe or a device, which can be read only once; write its rows to a file, and name that"
+    return "is a link that leads to no file; mend the link, or name the file itself" if path.is_symlink() else None
 
 
 def _fetch(repo_id: str, name: str, revision: str | None) -> list[Path]:

@@ -1,38 +1,74 @@
-"""JSON Lines, JSON lists and lines of text, each item with the line it begins on. Knows no dataset.
+"""Lines of text and JSON Lines, each with its number. Knows no dataset.
 
-A fault of the file itself (bytes that are not UTF-8, broken JSON, an item that is no object) stops at once: nothing
-after it can be trusted.
+A fault of the file itself (bytes that are not UTF-8, broken JSON, an item that is no object, a line without end) stops
+at once: nothing after it can be trusted. No file, however spoilt, is read into memory as a whole.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from litft.data.reading.faults import shown_source
+from litft.data.reading.json_text import JSON_SPACE, NotJsonError, parse_whole_json
+from litft.data.reading.kinds import binary_kind, is_packed, other_form
 from litft.errors import DataError
 
-JSON_SPACE = " \t\r\n"
+# Longest line, item of a list or document: far more than a model reads, and little enough for any memory.
+LONGEST_BYTES = 2**25
+
+PIECE_BYTES = 2**20
+
+_BOM = b"\xef\xbb\xbf"
 
 
 def iter_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Gives the lines of a UTF-8 file with their line ends; a byte order mark is skipped, and `.gz` is unpacked.
 
     Raises:
-        DataError: the file cannot be read, or a line is not UTF-8.
+        DataError: the file cannot be read, or a line is not UTF-8 or has no end in sight.
     """
-    try:
-        with _open(path) as file:
-            for number, line in enumerate(file, start=1):
-                yield number, _decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, path, number)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is no whole gzip file ({error}); fetch the file again.") from error
-    except OSError as error:
-        raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+    with _open(path) as file:
+        number = 0
+        while line := file.readline(LONGEST_BYTES + 1):
+            number += 1
+            if len(line) > LONGEST_BYTES:
+                raise too_long(path, number, "it")
+            yield number, _decode(line.removeprefix(_BOM) if number == 1 else line, path, number)
+
+
+def iter_text(path: Path) -> Iterator[str]:
+    """Gives a UTF-8 file piece by piece, as `iter_lines` reads it, wherever its lines end.
+
+    Raises:
+        DataError: the file cannot be read, or is not UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    line, begun = 1, 0  # the line that goes on from one piece to the next, and its bytes so far
+    with _open(path) as file:
+        while True:
+            piece = file.read(PIECE_BYTES)
+            try:
+                text = decoder.decode(piece, final=not piece)
+            except UnicodeDecodeError as error:
+                line += error.object.count(b"\n", 0, error.start)
+                before = error.object.rfind(b"\n", 0, error.start)
+                byte = error.start - before if before >= 0 else begun + error.start - len(error.object) + len(piece) + 1
+                raise _not_utf8(path, line, byte, error.object[error.start]) from error
+            if "\0" in text:
+                raise _has_nul(path, line + text.count("\n", 0, text.index("\0")))
+            line += piece.count(b"\n")
+            begun = len(piece) - piece.rfind(b"\n") - 1 if b"\n" in piece else begun + len(piece)
+            if text:
+                yield text
+            if not piece:
+                return
 
 
 def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -41,112 +77,121 @@ def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: naming file and line.
     """
-    for number, line in iter_lines(path):
-        if line.strip(JSON_SPACE):
-            yield number, _object(_parse_line(line, path, number), path, number)
-
-
-def iter_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Gives the objects of a file that is one JSON list, decoding one at a time.
-
-    Raises:
-        DataError: naming file and line.
-    """
-    text = "".join(line for _, line in iter_lines(path))
-    decoder = json.JSONDecoder()
-    position, line, counted = _skip_space(text, text.index("[") + 1), 1, 0
     is_first = True
-    while text[position : position + 1] != "]":
-        if not is_first:
-            if text[position : position + 1] != ",":
-                raise _broken(path, 1 + text.count("\n", 0, position), "a comma or ] is missing")
-            position = _skip_space(text, position + 1)
-        is_first = False
+    for number, line in iter_lines(path):
+        if not line.strip(JSON_SPACE):
+            continue
         try:
-            value, end = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise _broken(path, *_place(error, text, position)) from error
-        line, counted = line + text.count("\n", counted, position), position
-        yield line, _object(value, path, line)
-        position = _skip_space(text, end)
-    rest = _skip_space(text, position + 1)
-    if rest != len(text):
-        raise _broken(path, 1 + text.count("\n", 0, rest), "something follows the list")
+            value = parse_whole_json(line)
+        except NotJsonError as error:
+            hint = other_form(path, "json") if is_first else ""
+            raise broken_json(path, number, error.position + 1, error, line, hint) from error
+        yield number, json_object(value, line, path, number, other_form(path, "json") if is_first else "")
+        is_first = False
 
 
-def read_json_object(path: Path) -> tuple[str, dict[str, Any]]:
-    """Gives the text of a file that is one JSON object, and the object.
+def broken_json(path: Path, line: int, column: int, error: NotJsonError, text: str, hint: str = "") -> DataError:
+    """Builds the error of a file that is not JSON.
+
+    Args:
+        path, line, column: where it is, counted from 1.
+        error: what is wrong.
+        text: in which it was found.
+        hint: what the file may be instead; empty where nothing speaks for another form.
+    """
+    rest = text[error.position :].partition("\n")[0].rstrip()
+    found = shown_source(rest) if rest else "the end of the line"
+    advice = hint or " Mend the line or fetch the file again."
+    return DataError(
+        f"{path}, line {line} is not valid JSON: {error.reason} at column {column}, found {found}.{advice}"
+    )
+
+
+def json_object(value: object, text: str, path: Path, number: int, hint: str = "") -> dict[str, Any]:
+    """Makes sure that an item is an object.
+
+    Args:
+        value: the item.
+        text: what it was read from, the item first.
+        path, number: its file, and the line on which it begins.
+        hint: as `broken_json` takes it.
 
     Raises:
-        DataError: naming file and line.
+        DataError: it is none.
     """
-    text = "".join(line for _, line in iter_lines(path))
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{path}, line {number} holds {shown_source(text.strip())}; each row must be a JSON object.{hint}"
+        )
+    return value
+
+
+def too_long(path: Path, number: int, what: str) -> DataError:
+    """Builds the error of something without end in sight.
+
+    Args:
+        path: of the file.
+        number: the line on which it begins.
+        what: goes on too long.
+    """
+    return DataError(
+        f"{path}, line {number}: {what} is longer than {LONGEST_BYTES >> 20} MiB, which no row is; part the rows by "
+        "line ends, or fetch the file again."
+    )
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
+    """Opens a file of text to read its bytes, unpacked.
+
+    Raises:
+        DataError: it cannot be read to its end, or is no text.
+    """
     try:
-        return text, _object(json.loads(text), path, 1)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise _broken(path, *_place(error, text, 0)) from error
+        with path.open("rb") as raw:
+            if not is_packed(path):
+                _refuse_binary(path, raw, "")
+                yield raw
+                return
+            if raw.peek(2)[:2] not in (b"\x1f\x8b", b""):
+                raise DataError(f"{path} is no gzip file, as the end of its name says; take .gz off its name.")
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                _refuse_binary(path, unpacked, "what it packs ")
+                yield unpacked
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is no whole gzip file ({str(error).rstrip('.')}); fetch the file again.") from error
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from error
 
 
-def is_json_list(path: Path) -> bool:
-    """Says whether a file begins a JSON list, and is not JSON Lines.
-
-    Raises:
-        DataError: the file cannot be read, or is not UTF-8 as far as looked.
-    """
-    first = next((line for _, line in iter_lines(path) if line.strip(JSON_SPACE)), "")
-    return first.lstrip(JSON_SPACE).startswith("[")
-
-
-def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
-    """Opens a file to read its bytes, unpacked."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
-    return path.open("rb")
+def _refuse_binary(path: Path, file: io.BufferedReader | gzip.GzipFile, which: str) -> None:
+    """Refuses what is known by its first bytes to be no text."""
+    kind = binary_kind(file.peek(64)[:64])
+    if kind is not None:
+        raise DataError(f"{path}: {which or 'the file '}{kind}.")
 
 
 def _decode(line: bytes, path: Path, number: int) -> str:
     """Reads one line's bytes as UTF-8."""
     try:
-        return line.decode("utf-8")
+        text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, line {number} is not UTF-8 (byte {error.start + 1} of the line is 0x{line[error.start]:02x}); "
-            "save the file as UTF-8."
-        ) from error
+        raise _not_utf8(path, number, error.start + 1, line[error.start]) from error
+    if "\0" in text:
+        raise _has_nul(path, number)
+    return text
 
 
-def _parse_line(line: str, path: Path, number: int) -> object:
-    """Parses one line of JSON Lines."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise _broken(path, number, f"{error.msg} at column {error.colno}") from error
-    except RecursionError as error:
-        raise _broken(path, number, "it is nested too deeply") from error
+def _not_utf8(path: Path, number: int, byte: int, found: int) -> DataError:
+    """Builds the error of bytes that are no text."""
+    return DataError(
+        f"{path}, line {number} is not UTF-8 (byte {byte} of the line is 0x{found:02x}); save the file as UTF-8."
+    )
 
 
-def _object(value: object, path: Path, number: int) -> dict[str, Any]:
-    """Makes sure that an item is an object."""
-    if not isinstance(value, dict):
-        shown = json.dumps(value, ensure_ascii=True)[:40]
-        raise DataError(f"{path}, line {number} holds {shown}; each row must be a JSON object.")
-    return value
-
-
-def _place(error: json.JSONDecodeError | RecursionError, text: str, position: int) -> tuple[int, str]:
-    """Gives line and reason of a fault inside a list."""
-    if isinstance(error, json.JSONDecodeError):
-        return error.lineno, f"{error.msg} at column {error.colno}"
-    return 1 + text.count("\n", 0, position), "it is nested too deeply"
-
-
-def _broken(path: Path, number: int, reason: str) -> DataError:
-    """Builds the error of a file that is not JSON."""
-    return DataError(f"{path}, line {number} is not valid JSON: {reason}; mend the line or fetch the file again.")
-
-
-def _skip_space(text: str, position: int) -> int:
-    """Gives the position of the next character that is not blank."""
-    while text[position : position + 1] in JSON_SPACE and position < len(text):
-        position += 1
-    return position
+def _has_nul(path: Path, number: int) -> DataError:
+    """Builds the error of bytes that no text has, and that UTF-16 without a mark is full of."""
+    return DataError(
+        f"{path}, line {number} holds a NUL byte (0x00), which no text has; if the file is UTF-16, save it as UTF-8, "
+        "else fetch it again."
+    )

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from litft.data.reading.lines import is_json_list, iter_json_lines, iter_json_list
+from litft.data.reading.lines import iter_json_lines
+from litft.data.reading.lists import is_json_list, iter_json_list
 from litft.data.reading.parquet import SUFFIX, iter_parquet_rows
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from litft.data.reading.faults import missing_field, text_fault
 from litft.text.conversation import Conversation, completion
 
 Origin = Literal["human", "model", "unknown"]
@@ -146,28 +147,3 @@ def read_fields(
             return Rejected(line, str(reason))
         texts.append(text)
     return Row(line, completion(texts[0], texts[2], texts[1]))
-
-
-def missing_field(name: str, values: Mapping[str, object]) -> str:
-    """Says that a row has no such field, and which it has."""
-    found = ", ".join(f'"{key}"' for key in values) or "nothing"
-    return f'no "{name}" (found {found})'
-
-
-def text_fault(value: object, name: str, may_be_empty: bool = False) -> str | None:
-    """Says why a value is no text to learn from; None when it is.
-
-    Args:
-        value: what the row holds.
-        name: how to call it in the reason.
-        may_be_empty: the empty text is fine too.
-    """
-    if not isinstance(value, str):
-        return f"{name} is {'null' if value is None else type(value).__name__}, not text"
-    if not may_be_empty and not value.strip():
-        return f"{name} is empty"
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return f"{name} holds half a character (a lone surrogate)"
-    return None

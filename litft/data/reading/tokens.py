@@ -18,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from litft.data.reading.rows import Rejected, TokenRow, missing_field
+from litft.data.reading.faults import kind_of, missing_field, shown
+from litft.data.reading.rows import Rejected, TokenRow
 
 Place = Literal["same", "next"]
 Ints = NDArray[np.int64]
@@ -67,10 +68,12 @@ def read_row(line: int, values: Mapping[str, Any]) -> Labelled | Rejected:
     parts: dict[str, Ints] = {}
     for name in ("input_ids", "labels", "attention_mask"):
         if values.get(name) is not None:
-            part = _whole_numbers(values[name])
-            if part is None:
-                return Rejected(line, f'"{name}" is not a flat list of whole numbers')
+            part = _whole_numbers(values[name], may_be_bool=name == "attention_mask")
+            if isinstance(part, str):
+                return Rejected(line, f'"{name}" is {part}, not a flat list of whole numbers')
             parts[name] = part
+    if "input_ids" not in parts:
+        return Rejected(line, '"input_ids" is null, not a flat list of whole numbers')
     fault = _fault(parts)
     if fault is not None:
         return Rejected(line, fault)
@@ -121,15 +124,20 @@ def labels_of(row: TokenRow, place: Place, ignored: int) -> tuple[list[int], lis
     return (ids, labels) if place == "same" else (ids[:-1], labels[1:])
 
 
-def _whole_numbers(values: Any) -> Ints | None:
-    """Gives a flat list or tensor as an array, None where it is none or holds anything but whole numbers."""
+def _whole_numbers(values: Any, may_be_bool: bool) -> Ints | str:
+    """Gives a flat list or tensor as an array; or what it is, where it is none or holds anything but whole numbers."""
     try:
         numbers = np.asarray(values)
-    except (ValueError, TypeError):
-        return None  # lists of unequal length inside
-    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iub"):
-        return None
-    return numbers.astype(np.int64)
+    except (ValueError, TypeError, RuntimeError, RecursionError):
+        return "a list of lists" if isinstance(values, list) else f"a {kind_of(values)} that holds no numbers"
+    if numbers.ndim != 1:
+        return "a list of lists" if numbers.ndim else kind_of(values)
+    if not numbers.size or numbers.dtype.kind in ("iub" if may_be_bool else "iu"):
+        if numbers.size and int(numbers.max()) > np.iinfo(np.int64).max:
+            return f"a list that holds {shown(int(numbers.max()))}"
+        return numbers.astype(np.int64)
+    strange = [each for each in numbers.tolist() if type(each) is not int]
+    return f"a list that holds {kind_of(strange[0]) if strange else shown(max(numbers.tolist(), key=abs))}"
 
 
 def _fault(parts: dict[str, Ints]) -> str | None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from litft.data.reading.rows import Rejected, missing_field, text_fault
+from litft.data.reading.faults import kind_of, missing_field, shown, text_fault
+from litft.data.reading.rows import Rejected
 
 Paths = Literal["best", "all"]
 
@@ -52,7 +53,7 @@ def read_message(line: int, values: Mapping[str, object]) -> Message | str:
     role, rank = values["role"], values.get("rank")
     return Message(
         line,
-        ROLES.get(role, role) if isinstance(role, str) else str(role),
+        ROLES.get(role, role) if isinstance(role, str) else kind_of(role),
         values["text"],
         values.get("lang"),
         rank if isinstance(rank, int) else None,
@@ -76,7 +77,7 @@ def build_tree(line: int, prompt: Mapping[str, object]) -> Message | str:
         replies = values.get("replies") or []
         for reply in replies if isinstance(replies, list) else [replies]:
             if not isinstance(reply, dict):
-                return f'"replies" holds {type(reply).__name__}, not messages'
+                return f'"replies" holds {kind_of(reply)}, not messages'
             message = read_message(line, reply)
             if isinstance(message, str):
                 return f"a reply has {message}"
@@ -176,7 +177,7 @@ def _by_name(
         message, name = read_message(line, values), values.get("message_id")
         fault = message if isinstance(message, str) else text_fault(name, '"message_id"')
         if fault is None and name in known:
-            fault = f'the message_id "{name}" is there twice'
+            fault = f"the message_id {shown(name)} is there twice"
         if isinstance(message, str) or fault is not None:
             rejected.append(Rejected(line, str(fault)))
         else:
@@ -189,7 +190,7 @@ def _reason_to_cut(message: Message, languages: Sequence[str]) -> str | None:
     if message.is_deleted:
         return "a deleted message"
     if languages and message.language not in languages:
-        return f"a message whose language is {message.language}, not {' or '.join(languages)}"
+        return f"a message whose language is {shown(message.language)}, not {' or '.join(languages)}"
     return None
 
 

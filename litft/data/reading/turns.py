@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from litft.data.reading.rows import Rejected, Row, missing_field, text_fault
+from litft.data.reading.faults import kind_of, missing_field, shown, text_fault
+from litft.data.reading.rows import Rejected, Row
 from litft.text.conversation import ASSISTANT, ROLES, SYSTEM, TOOL, USER, Conversation, Message
 
 OPEN_QUESTION = "the last question has no answer and was left out"
@@ -120,7 +121,8 @@ def messages_of(
 def _message_fault(number: int, message: Told) -> str | None:
     """Says what is wrong with one message; None where nothing is."""
     if message.role not in ROLES:
-        return f'message {number} has the role "{message.role}"; expected one of {", ".join(ROLES)}'
+        expected = f"expected one of {', '.join(ROLES)}"
+        return f"message {number} has the role {shown(message.role)}; {expected}"
     if message.fields.get("tool_calls") and not message.text:
         return None  # a call needs no words
     return text_fault(message.text, f"message {number} ({message.role})", may_be_empty=message.role in (SYSTEM, TOOL))
@@ -144,8 +146,3 @@ def _order_fault(roles: list[tuple[int, str]]) -> str | None:
         if role != SYSTEM and before not in _BEFORE[role]:
             return f"message {number} ({role}) stands behind one of the {before}"
     return None
-
-
-def kind_of(value: object) -> str:
-    """Names a value's type, as a person with a JSON file knows it."""
-    return "null" if value is None else type(value).__name__

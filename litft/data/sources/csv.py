@@ -10,15 +10,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from litft.data.reading.lines import iter_lines
+from litft.data.reading.faults import listed
+from litft.data.reading.kinds import other_form
+from litft.data.reading.lines import LONGEST_BYTES, iter_lines, too_long
 from litft.data.reading.rows import Rejected, Row, Rows, Source, read_fields
 from litft.errors import DataError, did_you_mean
 
 REQUIRED_COLUMNS = ("instruction", "output")
 COLUMNS = ("instruction", "input", "output")
 
-# The library stops at 131,072 characters in a cell; a cell may well be longer, and is then judged by its tokens.
-CELL_LIMIT = 2**31 - 1
+# The library stops at 131,072 characters in a cell; a cell may well be longer, and is then judged by its tokens. Where
+# a quote is never closed, all that follows is one cell.
+CELL_LIMIT = LONGEST_BYTES
 
 
 def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
@@ -70,12 +73,13 @@ def _check_header(path: Path, header: list[str], names: dict[str, str], columns:
     """Refuses a header that lacks a column, or has one twice."""
     if not header:
         raise DataError(f"{path} is empty; a header line with {' and '.join(REQUIRED_COLUMNS)} is needed.")
-    found = ", ".join(f'"{cell}"' for cell in header)
+    found = listed(header)
     needed = [name for name in COLUMNS if name in REQUIRED_COLUMNS or name in (columns or {})]
     missing = [name for name in needed if names[name] not in header]
     if missing:
+        hint = other_form(path, "csv") or _header_hint(header, missing, names)
         wanted = " and ".join(f'"{names[name]}"' for name in missing)
-        raise DataError(f"{path} has no column {wanted}; found {found}.{_header_hint(header, missing, names)}")
+        raise DataError(f"{path} has no column {wanted}; found {found}.{hint}")
     for name in names.values():
         if header.count(name) > 1:
             raise DataError(f'{path} has the column "{name}" {header.count(name)} times; found {found}.')
@@ -113,14 +117,22 @@ def _iter_records(path: Path) -> Iterator[tuple[int, list[str]]]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise DataError(
-                f"{path}: the row that begins on line {line} is broken at line {reader.line_num} ({error}); a cell "
-                'with a quote needs quotes around it, and each quote inside doubled ("").'
-            ) from error
+            raise _broken(path, line, reader.line_num, error) from error
         if cells is None:
             return
         if cells:
             yield line, cells
+
+
+def _broken(path: Path, begin: int, line: int, error: csv.Error) -> DataError:
+    """Builds the error of a row that cannot be told from its neighbours."""
+    if "field larger" in str(error):
+        return too_long(path, begin, "a cell of the row that begins there, perhaps for want of a closing quote,")
+    where = f"{path}: the row that begins on line {begin} is broken at line {line} ({error})"
+    if "new-line character" in str(error):
+        return DataError(f"{where}; its lines end in CR alone: save the file with LF or CR LF.")
+    advice = 'a cell with a quote needs quotes around it, and each quote inside doubled ("").'
+    return DataError(f"{where}; {advice}{other_form(path, 'csv') if begin == 1 else ''}")
 
 
 @contextmanager

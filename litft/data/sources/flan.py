@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from litft.data.reading.kinds import plain_suffix
 from litft.data.reading.lines import iter_lines
 from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Found, Rejected, Row, Rows, Source, read_fields
@@ -28,11 +29,12 @@ def read_flan(path: Path, answers: str = "chain_of_thought") -> Rows:
     Raises:
         DataError: the file cannot be read; naming the line.
     """
-    if path.suffix == ".tsv":
+    if plain_suffix(path) == ".tsv":
         taught = "the chain of thought and then the answer" if answers == "chain_of_thought" else "the answer alone"
         yield Found(f"The rows are questions with chains of thought; taught is {taught} (--answers).")
         for line, text in iter_lines(path):
-            yield _read_cells(line, text.rstrip("\r\n"), answers)
+            if text.strip():
+                yield _read_cells(line, text.rstrip("\r\n"), answers)
         return
     for line, values in iter_records(path):
         yield read_fields(line, values, instruction="inputs", response="targets")
@@ -41,6 +43,8 @@ def read_flan(path: Path, answers: str = "chain_of_thought") -> Rows:
 def _read_cells(line: int, text: str, answers: str) -> Row | Rejected:
     """Reads one line of a `.tsv`, which has no header and no quotes."""
     cells = text.split("\t")
+    if tuple(cell.strip().lower() for cell in cells) == COLUMNS:
+        return Rejected(line, "a header, which the published files do not have", is_fault=False)
     if len(cells) != len(COLUMNS):
         count = f"{len(cells)} cell{'s' * (len(cells) != 1)}"
         return Rejected(line, f"{count} between tabs; expected {len(COLUMNS)}: {', '.join(COLUMNS)}")

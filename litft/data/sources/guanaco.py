@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from litft.data.reading.faults import missing_field, shown_text, text_fault
 from litft.data.reading.records import iter_records
-from litft.data.reading.rows import Rejected, Row, Rows, Source, missing_field, text_fault
+from litft.data.reading.rows import Rejected, Row, Rows, Source
 from litft.data.reading.turns import row_of
 
 HEADED = re.compile(r"### (Human|Assistant):")
@@ -49,7 +50,7 @@ def _headed(text: str) -> list[tuple[str, object]] | str:
     """Gives the messages of a text with `### Human:` and `### Assistant:`, or why it has none."""
     before, *parts = HEADED.split(text)
     if before.strip() or not parts:
-        return f'"text" begins with "{text.strip()[:20]}"; expected "### Human:" or "[INST]"'
+        return f'"text" begins with {shown_text(text.strip())}; expected "### Human:" or "[INST]"'
     return [(ROLES[mark], said.strip()) for mark, said in zip(parts[::2], parts[1::2], strict=True)]
 
 
@@ -57,7 +58,7 @@ def _bracketed(text: str) -> list[tuple[str, object]] | str:
     """Gives the messages of a text with `[INST]` and `[/INST]`, or why it has none."""
     before, *parts = BRACKETED.split(text)
     if before.replace("<s>", "").strip() or not parts:
-        return f'"text" begins with "{text.strip()[:20]}"; expected "<s>[INST]"'
+        return f'"text" begins with {shown_text(text.strip())}; expected "<s>[INST]"'
     messages: list[tuple[str, object]] = []
     for mark, said in zip(parts[::2], parts[1::2], strict=True):
         role = ROLES[mark]

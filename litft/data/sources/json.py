@@ -5,12 +5,14 @@ Each shape is read by its own dataset's reader; this file only finds which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from litft.data.reading.documents import OFF, ON, read_document
+from litft.data.reading.faults import listed
+from litft.data.reading.kinds import TABLES, plain_suffix
 from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Found, Rows, Source
 from litft.data.sources.alpaca import read_alpaca
@@ -30,13 +32,11 @@ from litft.errors import DataError, did_you_mean
 # Rows looked at to tell the shape: enough to pass over a few broken ones, few enough to be read twice.
 LOOKED_AT = 100
 
-# Fields of rows that another command reads, and what to say where no shape but plain text fits.
+# Fields of rows that another command reads where no shape but plain text fits: what they are, and the command.
 ELSEWHERE = {
-    "input_ids": "they are token ids already; `litft prepare tokenized` reads them",
-    "message_tree_id": "they are OpenAssistant's messages or trees; `litft prepare oasst1` reads them",
+    "input_ids": ("they are token ids already", "tokenized"),
+    "message_tree_id": ("they are OpenAssistant's messages or trees", "oasst1"),
 }
-
-TABLES = {".csv": "csv", ".tsv": "flan"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,7 @@ class Shape:
         is_list: whether the first field is a list.
         begins: one of these begins the first field; empty for no matter what.
         beats: shapes that fit too wherever this one does, and say less.
+        command: of `litft prepare`, which reads such rows; empty where that is the shape's name.
     """
 
     name: str
@@ -62,14 +63,16 @@ class Shape:
     is_list: bool = False
     begins: tuple[str, ...] = ()
     beats: tuple[str, ...] = ()
+    command: str = ""
 
-    def fits(self, values: dict[str, object]) -> bool:
+    def fits(self, values: Mapping[str, object]) -> bool:
         """Says whether a row is of this shape."""
         first = values.get(self.needs[0])
         if any(values.get(name) is None for name in self.needs) or isinstance(first, list) != self.is_list:
             return False
         items = first if isinstance(first, list) else [first]
-        return all(isinstance(item, self.items) for item in items) and str(first).lstrip().startswith(self.begins or "")
+        begins = not self.begins or (isinstance(first, str) and first.lstrip().startswith(self.begins))
+        return begins and all(isinstance(item, self.items) for item in items)
 
 
 def read_documents(path: Path) -> Rows:
@@ -113,11 +116,15 @@ SHAPES = (
     Shape(name="alpaca", needs=("instruction", "output"), read=read_alpaca, may=("input",), beats=("longform", "text")),
     Shape(name="dolly", needs=("instruction", "response"), read=read_dolly, may=("context",), beats=("text",)),
     Shape(
-        name="natural_instructions", needs=("definition", "inputs", "targets"), read=read_flat, beats=("flan", "text")
+        name="natural_instructions",
+        needs=("definition", "inputs", "targets"),
+        read=read_flat,
+        beats=("flan", "text"),
+        command="json",
     ),
     Shape(name="flan", needs=("inputs", "targets"), read=read_flan, beats=("text",)),
     Shape(name="p3", needs=("inputs_pretokenized", "targets_pretokenized"), read=read_p3, may=("is_correct",)),
-    Shape(name="prompt_completion", needs=("prompt", "completion"), read=read_p3, beats=("text",)),
+    Shape(name="prompt_completion", needs=("prompt", "completion"), read=read_p3, beats=("text",), command="p3"),
     Shape(
         name="prompt_completion_messages",
         needs=("prompt", "completion"),
@@ -125,6 +132,7 @@ SHAPES = (
         items=dict,
         is_list=True,
         beats=("text",),
+        command="messages",
     ),
     Shape(name="longform", needs=("input", "output"), read=read_longform, beats=("text",)),
     Shape(
@@ -168,33 +176,59 @@ def unused_fields(path: Path, format: str | None = None) -> str | None:
     shape = _detect(path) if format is None else NAMED[format]
     if shape is None:
         return None
-    fields = dict.fromkeys(name for values in _looked_at(path) for name in values)
+    fields = dict.fromkeys(name for values in look_at(path) for name in values)
     unused = [name for name in fields if name not in (*shape.needs, *shape.may)]
-    return f"Not used of {path}: {_listed(unused)}." if unused else None
+    return f"Not used of {path}: {listed(unused)}." if unused else None
 
 
-def _looked_at(path: Path) -> list[dict[str, object]]:
-    """Gives the first rows of a file."""
+def look_at(path: Path) -> list[dict[str, object]]:
+    """Gives the first rows of a file.
+
+    Raises:
+        DataError: the file cannot be read; naming the line.
+    """
     return [values for _, values in islice(iter_records(path), LOOKED_AT)]
 
 
 def _detect(path: Path) -> Shape | None:
     """Finds the one shape that most rows have; None where there are no rows."""
-    if path.suffix in TABLES:
-        raise DataError(f"{path} is no JSON; `litft prepare {TABLES[path.suffix]}` reads {path.suffix} files.")
-    looked_at = _looked_at(path)
+    suffix = plain_suffix(path)
+    if suffix in TABLES:
+        raise DataError(f"{path} is no JSON; `litft prepare {TABLES[suffix]}` reads {suffix} files.")
+    looked_at = look_at(path)
     if not looked_at:
         return None
-    fitting = {shape.name: sum(map(shape.fits, looked_at)) for shape in SHAPES}
-    found = [name for name, count in fitting.items() if 2 * count > len(looked_at)]
-    beaten = {name for winner in found for name in NAMED[winner].beats}
-    left = [name for name in found if name not in beaten]
-    elsewhere = next((told for name, told in ELSEWHERE.items() if name in looked_at[0]), None)
-    if elsewhere is not None and left in ([], ["text"]):
-        raise DataError(f"The rows of {path} have {_listed(looked_at[0])}: {elsewhere}.")
+    left = fitting_shapes(looked_at)
+    elsewhere = read_elsewhere(looked_at, left)
+    if elsewhere is not None:
+        what, command = ELSEWHERE[elsewhere]
+        raise DataError(
+            f"The rows of {path} have {listed(looked_at[0])}: {what}; `litft prepare {command}` reads them."
+        )
     if len(left) == 1:
         return NAMED[left[0]]
-    raise DataError(_unclear(path, left) if left else _unknown(path, looked_at[0]))
+    raise DataError(_unclear(path, left) if left else _unknown(path, looked_at))
+
+
+def fitting_shapes(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Gives the names of the shapes that most rows have, those left out that say less than another of them.
+
+    Args:
+        rows: the first of a file, at least one.
+    """
+    found = [shape.name for shape in SHAPES if 2 * sum(map(shape.fits, rows)) > len(rows)]
+    beaten = {name for winner in found for name in NAMED[winner].beats}
+    return [name for name in found if name not in beaten]
+
+
+def read_elsewhere(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> str | None:
+    """Gives the key of `ELSEWHERE` that says what rows are, where no shape but plain text fits them.
+
+    Args:
+        rows: as `fitting_shapes` takes them.
+        names: what that gives for them.
+    """
+    return next((name for name in ELSEWHERE if name in rows[0]), None) if list(names) in ([], ["text"]) else None
 
 
 def _unclear(path: Path, names: Iterable[str]) -> str:
@@ -203,20 +237,27 @@ def _unclear(path: Path, names: Iterable[str]) -> str:
     return f"The rows of {path} could be {shown}; say which with --format NAME."
 
 
-def _unknown(path: Path, values: dict[str, object]) -> str:
+def _unknown(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
     """Says that rows have no known shape, which fields they have, and what comes nearest."""
+    values = rows[0]
+    within = next((name for name, value in values.items() if _holds_rows(value)), None)
+    if len(rows) == 1 and within is not None:
+        return (
+            f"{path} holds one object, whose {listed([within])} is a list of objects; if these are the rows, save that "
+            "list alone."
+        )
     nearest = max(SHAPES, key=lambda shape: sum(name in values for name in shape.needs) / len(shape.needs))
-    wanted = _listed(nearest.needs)
+    wanted = listed(nearest.needs)
     kind = f"a list of {'objects' if nearest.items is dict else 'texts'}" if nearest.is_list else "text"
     return (
-        f"The rows of {path} have {_listed(values)}, which is no known shape; the nearest is {nearest.name}, with "
+        f"The rows of {path} have {listed(values)}, which is no known shape; the nearest is {nearest.name}, with "
         f'{wanted} ("{nearest.needs[0]}" is {kind}). Rename the fields, or name the shape with --format.'
     )
 
 
-def _listed(names: Iterable[str]) -> str:
-    """Gives names in quotes, to be read."""
-    return ", ".join(f'"{name}"' for name in names) or "nothing"
+def _holds_rows(value: object) -> bool:
+    """Says whether a value is a list of objects."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 SOURCE = Source(

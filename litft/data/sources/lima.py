@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from litft.data.reading.faults import absent_field, text_fault
 from litft.data.reading.records import iter_records
-from litft.data.reading.rows import Rejected, Row, Rows, Source, text_fault
+from litft.data.reading.rows import Rejected, Row, Rows, Source
 from litft.text.conversation import dialogue
 
 
@@ -19,13 +20,14 @@ def read_lima(path: Path) -> Rows:
         DataError: the file cannot be read; naming the line.
     """
     for line, values in iter_records(path):
-        yield _read_row(line, values.get("conversations"))
+        yield _read_row(line, values)
 
 
-def _read_row(line: int, texts: object) -> Row | Rejected:
+def _read_row(line: int, values: dict[str, object]) -> Row | Rejected:
     """Pairs the texts of one row to turns."""
+    texts = values.get("conversations")
     if not isinstance(texts, list) or not texts:
-        return Rejected(line, '"conversations" is not a list of texts')
+        return Rejected(line, absent_field("conversations", values, "a list of texts"))
     for number, text in enumerate(texts, start=1):
         reason = text_fault(text, f"text {number} of the conversation")
         if reason is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from litft.data.reading.faults import absent_field, kind_of
 from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Rejected, Row, Rows, Source, read_fields
 from litft.data.sources.sharegpt import read_conversations
@@ -41,7 +42,7 @@ def _best_response(values: dict[str, object]) -> tuple[int, object] | str:
     """Gives index and text of the answer with the highest reward, the first where there are none; or what is wrong."""
     responses = values["responses"]
     if not isinstance(responses, list) or not responses:
-        return '"responses" is not a list of texts'
+        return absent_field("responses", values, "a list of texts")
     name = next((name for name in ("rewards", "reward") if isinstance(values.get(name), list)), None)
     if name is None:
         return 0, responses[0]
@@ -49,10 +50,16 @@ def _best_response(values: dict[str, object]) -> tuple[int, object] | str:
     assert isinstance(rewards, list)
     if len(rewards) != len(responses):
         return f'"{name}" has {len(rewards)} numbers for {len(responses)} responses'
-    if not all(isinstance(reward, int | float) and not math.isnan(reward) for reward in rewards):
-        return f'"{name}" holds something that is not a number'
+    wrong = [reward for reward in rewards if not _is_number(reward)]
+    if wrong:
+        return f'"{name}" holds {kind_of(wrong[0])}, not numbers alone'
     best = max(range(len(rewards)), key=lambda index: rewards[index])
     return best, responses[best]
+
+
+def _is_number(value: object) -> bool:
+    """Says whether a value can be compared with another reward."""
+    return type(value) is int or (isinstance(value, float) and not math.isnan(value))
 
 
 SOURCE = Source(

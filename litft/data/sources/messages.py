@@ -6,14 +6,15 @@ Source: `messages`, `tools`, `tool_calls`, `weight`: platform.openai.com/docs/gu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from litft.data.reading.faults import absent_field, kind_of, missing_field, nested_fault, shown
+from litft.data.reading.json_text import NotJsonError, parse_whole_json
 from litft.data.reading.records import iter_records
-from litft.data.reading.rows import Rejected, Row, Rows, Source, missing_field
-from litft.data.reading.turns import Told, kind_of, messages_of, row_of
+from litft.data.reading.rows import Rejected, Row, Rows, Source
+from litft.data.reading.turns import Told, messages_of, row_of
 from litft.text.conversation import ASSISTANT, USER
 
 # Fields of a message that chat templates ask for, beside role and content.
@@ -38,7 +39,7 @@ def _read_row(line: int, values: dict[str, object]) -> Row | Rejected:
     if values.get("messages") is not None:
         return row_of(line, _listed(values, "messages"), tools=tools)
     if "completion" not in values:
-        return Rejected(line, missing_field("messages", values))
+        return Rejected(line, absent_field("messages", values, "a list of messages"))
     messages: list[Told] = []
     for name, role in (("prompt", USER), ("completion", ASSISTANT)):
         if name not in values:
@@ -55,7 +56,7 @@ def _tools(values: Mapping[str, object]) -> tuple[Mapping[str, Any], ...] | str:
     tools = values.get("tools") or []
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         return '"tools" is not a list of objects'
-    return tuple(tools)
+    return nested_fault(tools, '"tools"') or tuple(tools)
 
 
 def _listed(values: dict[str, object], name: str) -> list[Told] | str:
@@ -77,15 +78,35 @@ def _listed(values: dict[str, object], name: str) -> list[Told] | str:
     for number, (told, message) in enumerate(zip(messages, listed, strict=True), start=1):
         weight = message.get("weight", 1)
         if weight not in (0, 1, None):
-            return f'"weight" of message {number} of "{name}" is {weight!r}; 0 leaves it without loss, 1 is the rule'
+            return (
+                f'"weight" of message {number} of "{name}" is {shown(weight)}; 0 leaves it without loss, 1 is the rule'
+            )
+        fault = _fields_fault(message, f'message {number} of "{name}"')
+        if fault is not None:
+            return fault
         calls = message.get("tool_calls")
-        if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
-            return f'"tool_calls" of message {number} of "{name}" is {kind_of(calls)}, not a list of objects'
         fields = {field: message[field] for field in TEMPLATE_FIELDS if message.get(field)}
         if calls:
             fields["tool_calls"] = [_with_object(call) for call in calls]
         made.append(told._replace(fields=fields, learn=weight != 0))
     return made
+
+
+def _fields_fault(message: Mapping[str, Any], which: str) -> str | None:
+    """Says which field beside role and content a template could not write; None where it can."""
+    calls = message.get("tool_calls")
+    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        what = f"a list that holds {next(kind_of(call) for call in calls if not isinstance(call, dict))}"
+        return (
+            f'"tool_calls" of {which} is {what if isinstance(calls, list) else kind_of(calls)}, not a list of objects'
+        )
+    for field in TEMPLATE_FIELDS:
+        value = message.get(field)
+        if field != "tool_calls" and not isinstance(value, str | None):
+            return f'"{field}" of {which} is {kind_of(value)}, not text'
+        if (fault := nested_fault(value, f'"{field}" of {which}')) is not None:
+            return fault
+    return None
 
 
 def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,8 +115,10 @@ def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
         return dict(call)
     try:
-        arguments = json.loads(function["arguments"])
-    except ValueError:
+        arguments = parse_whole_json(function["arguments"])
+    except NotJsonError:
+        return dict(call)
+    if nested_fault(arguments, "") is not None:
         return dict(call)
     return {**call, "function": {**function, "arguments": arguments}}
 

@@ -6,17 +6,17 @@ Source: github.com/allenai/natural-instructions, `tasks/*.json` (Wang et al. 202
 from __future__ import annotations
 
 import fnmatch
-import json
 import random
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litft.data.reading.lines import read_json_object
+from litft.data.reading.faults import absent_field, kind_of, missing_field, text_fault
+from litft.data.reading.kinds import other_form
+from litft.data.reading.lists import read_json_object
 from litft.data.reading.records import iter_records
-from litft.data.reading.rows import Rejected, Row, Rows, Source, read_fields, text_fault
+from litft.data.reading.rows import Rejected, Row, Rows, Source, read_fields
 from litft.errors import DataError, did_you_mean
 from litft.text.conversation import Conversation, completion
 
@@ -27,9 +27,6 @@ FRAME = "Definition: {definition}\n\n{examples}Now complete the following exampl
 
 SEVERAL = "the first of several right answers is taken"
 NOT_DRAWN = "it was not drawn (--rows_per_task)"
-
-INSTANCES = re.compile(r'"Instances"\s*:\s*\[')
-BETWEEN = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True)
@@ -70,14 +67,14 @@ def read_tasks(
     Raises:
         DataError: the file is no task.
     """
-    text, values = read_json_object(path)
+    values, lines = read_json_object(path, "Instances")
     task = _task(path, values, examples)
     instances: list[object] = values["Instances"]
     drawn = range(len(instances))
     chosen = set(drawn)
     if rows_per_task is not None and rows_per_task < len(instances):
         chosen = set(random.Random(f"{seed} {path.stem}").sample(drawn, rows_per_task))
-    for index, (line, instance) in enumerate(zip(_lines(text, len(instances)), instances, strict=True)):
+    for index, (line, instance) in enumerate(zip(lines, instances, strict=True)):
         yield _read_instance(line, instance, task) if index in chosen else Rejected(line, NOT_DRAWN, is_fault=False)
 
 
@@ -115,13 +112,15 @@ def choose_tasks(paths: list[Path], tasks: Sequence[str] = (), **_: object) -> l
 def _task(path: Path, values: dict[str, Any], examples: tuple[int, int]) -> Task:
     """Reads what all rows share."""
     definition = values.get("Definition")
-    texts = [definition] if isinstance(definition, str) else definition
-    if not isinstance(texts, list) or not texts or not isinstance(values.get("Instances"), list):
-        found = ", ".join(f'"{key}"' for key in values) or "nothing"
-        raise DataError(f'{path} is no task: no "Definition" with "Instances" (found {found}).')
-    fault = text_fault(texts[0], '"Definition"')
+    texts: Any = [definition] if isinstance(definition, str) else definition
+    if not isinstance(texts, list) or not texts:
+        fault: str | None = absent_field("Definition", values, "a list with a text")
+    elif not isinstance(values.get("Instances"), list):
+        fault = absent_field("Instances", values, "a list")
+    else:
+        fault = text_fault(texts[0], '"Definition"')
     if fault is not None:
-        raise DataError(f"{path} is no task: {fault}.")
+        raise DataError(f"{path} is no task: {fault}.{other_form(path, 'natural_instructions')}")
     kinds = zip(("Positive", "Negative"), examples, strict=True)
     return Task(str(texts[0]).strip(), "".join(_examples(path, values, kind, count) for kind, count in kinds))
 
@@ -145,36 +144,19 @@ def _examples(path: Path, values: dict[str, Any], kind: str, count: int) -> str:
 def _read_instance(line: int, instance: object, task: Task) -> Row | Rejected:
     """Reads one instance; of several right answers the first."""
     if not isinstance(instance, dict):
-        return Rejected(line, f"the instance is {type(instance).__name__}, not an object")
+        return Rejected(line, f'the instance is {kind_of(instance)}, not an object with "input" and "output"')
     outputs = instance.get("output")
     outputs = [outputs] if isinstance(outputs, str) else outputs
     if not isinstance(outputs, list) or not outputs:
-        return Rejected(line, '"output" is not a list of texts')
-    text, answer = instance.get("input"), outputs[0]
+        return Rejected(line, absent_field("output", instance, "a text or a list of texts"))
+    if "input" not in instance:
+        return Rejected(line, missing_field("input", instance))
+    text, answer = instance["input"], outputs[0]
     fault = text_fault(text, '"input"', may_be_empty=True) or text_fault(answer, '"output"')
     if fault is not None:
         return Rejected(line, fault)
     notes = (SEVERAL,) if len(outputs) > 1 else ()
     return Row(line, task.instance(str(text).strip(), str(answer).strip()), notes)
-
-
-def _lines(text: str, count: int) -> Iterator[int]:
-    """Gives the line on which each instance begins.
-
-    Args:
-        text: of a file that parses.
-        count: how many instances it has.
-    """
-    begin = INSTANCES.search(text)
-    assert begin is not None
-    decoder = json.JSONDecoder()
-    position, line, counted = begin.end(), 1, 0
-    for _ in range(count):
-        between = BETWEEN.match(text, position)
-        assert between is not None
-        line, counted = line + text.count("\n", counted, between.end()), between.end()
-        yield line
-        _, position = decoder.raw_decode(text, counted)
 
 
 SOURCE = Source(

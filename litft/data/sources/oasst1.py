@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from litft.data.reading.faults import absent_field
 from litft.data.reading.records import iter_records
-from litft.data.reading.rows import Rejected, Rows, Source, missing_field
+from litft.data.reading.rows import Rejected, Rows, Source
 from litft.data.reading.trees import Message, Paths, build_tree, cut_tree, iter_paths, link_messages
 from litft.data.reading.turns import row_of
 
@@ -37,7 +38,7 @@ def read_oasst1(path: Path, paths: Paths = "best", language: Sequence[str] = ())
         elif "message_id" in values:
             flat.append((line, values))
         else:
-            yield Rejected(line, missing_field("prompt", values))
+            yield Rejected(line, absent_field("prompt", values, "a message with its replies"))
     roots, rejected = link_messages(flat)
     yield from rejected
     for root in roots:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from litft.data.reading.faults import absent_field, kind_of, missing_field, shown
 from litft.data.reading.records import iter_records
-from litft.data.reading.rows import Found, Rejected, Row, Rows, Source, missing_field, read_fields
+from litft.data.reading.rows import Found, Rejected, Row, Rows, Source, read_fields
 
 SEEDS = Found("The rows are seed tasks with instances, written by people: one row an instance.", origin="human")
 GENERATED = Found("The rows are tasks that a model generated: instruction, input, output.", origin="model")
@@ -38,21 +39,22 @@ def _read_instances(line: int, values: dict[str, object]) -> Rows:
     """Gives one row for each instance of a task."""
     instances = values["instances"]
     if not isinstance(instances, list) or not instances:
-        yield Rejected(line, '"instances" is not a list of inputs with their outputs')
+        yield Rejected(line, absent_field("instances", values, "a list of inputs with their outputs"))
         return
     for number, instance in enumerate(instances, start=1):
         if not isinstance(instance, dict):
-            yield Rejected(line, f"instance {number} is {type(instance).__name__}, not an object")
+            yield Rejected(line, f'instance {number} is {kind_of(instance)}, not an object with "input" and "output"')
             continue
-        row = _read_task(line, {"instruction": values.get("instruction"), **instance})
+        told = {name: values[name] for name in ("instruction",) if name in values}
+        row = _read_task(line, {**told, **instance})
         yield row if isinstance(row, Row) else Rejected(line, f"instance {number}: {row.reason}")
 
 
 def _read_generated(line: int, values: dict[str, object]) -> Row | Rejected:
     """Reads one generated task, unless its file marks it as refused."""
-    status = values.get("status", "ok")
-    if status != "ok":
-        return Rejected(line, f'its own filter refused it (status is "{status}")', is_fault=False)
+    status = values.get("status")
+    if status not in (None, "ok"):
+        return Rejected(line, f"its own filter refused it (status is {shown(status)})", is_fault=False)
     return _read_task(line, values)
 
 

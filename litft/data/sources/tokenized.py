@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from litft.data.reading.parquet import require_pyarrow
+from litft.data.reading.kinds import text_form
+from litft.data.reading.parquet import require_pyarrow, unreadable
 from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Found, Rejected, Rows, Source
 from litft.data.reading.tokens import IGNORED, Labelled, Place, read_row, token_row
@@ -132,7 +133,14 @@ def _load_list(path: Path) -> list[dict[str, Any]]:
     """Opens Lit-GPT's list of rows; no code in the file is executed."""
     from litft.data.store import FORMAT, load_pt  # torch: 1 s that the list of datasets need not pay
 
-    values = load_pt(path)
+    try:
+        values = load_pt(path)
+    except DataError as error:
+        hint = text_form(path, "tokenized")
+        advice = "make the file again with the program that wrote it"
+        raise DataError(
+            f"{path} is no whole file of torch.save with plain tensors{'.' + hint if hint else f'; {advice}.'}"
+        ) from error
     if isinstance(values, dict) and values.get("format") == FORMAT:
         raise DataError(f"{path} is prepared already; name its folder as --data_dir of `litft finetune`.")
     if not isinstance(values, list) or not all(isinstance(row, dict) for row in values):
@@ -154,9 +162,8 @@ def _iter_arrow_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 for values in batch.to_pylist():
                     number += 1
                     yield number, values
-    except (arrow.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise DataError(f"{path} cannot be read as arrow ({reason}); save the folder again with `datasets`.") from error
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise unreadable(path, "arrow", number, error, "save the folder again with `datasets`") from error
 
 
 SOURCE = Source(
