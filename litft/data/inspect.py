@@ -10,19 +10,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from litft.checkpoint.disk import atomic_path
-from litft.checkpoint.files import CHECKPOINTS_DIR, resolve_checkpoint_dir
 from litft.config.inspect import InspectConfig
 from litft.config.io import load_yaml
 from litft.data import overview
 from litft.data.listing import iter_lines
 from litft.data.page import GENERATOR, page_of
-from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, check_data_fits, find_data_dir
+from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, find_data_dir
+from litft.data.texts import find_tokenizer, require_tokenizer, saved_style
 from litft.data.view import ShownRow, View
-from litft.data.vocabulary import TOKENIZER_DIR
-from litft.errors import ConfigError, DataError, TokenizerError
-from litft.text.encoding import Style
+from litft.errors import ConfigError, DataError
 from litft.text.frames import Frames
-from litft.text.style_files import style_from_dict
 from litft.text.token_texts import TokenReader, TokenText
 from litft.text.tokenizer import Tokenizer
 
@@ -82,58 +79,16 @@ def view_of(config: InspectConfig, report: Report = lambda message: None) -> Vie
 
 def _rows(config: InspectConfig, data: PreparedData, report: Report) -> tuple[str, list[ShownRow]]:
     """Gives the rows to be shown, and which they are in words."""
-    tokenizer = _tokenizer(config, data)
+    is_asked = bool(config.example) or config.grep is not None or config.longest is not None
+    tokenizer = (require_tokenizer if is_asked else find_tokenizer)(data, config.checkpoint_dir)
     if tokenizer is None:
-        if config.example or config.grep is not None or config.longest is not None:
-            raise DataError(f"The tokenizer of {data.path} is not at hand; name its model with --checkpoint_dir.")
         chosen = "no rows: the tokenizer is not at hand; --checkpoint_dir names its model"
         report(f"{data.path} is shown without its texts; name the model of its tokenizer with --checkpoint_dir.")
         return chosen, []
     numbers, chosen = _choose(config, data, tokenizer)
-    frames = Frames(tokenizer, _style(data))
+    frames = Frames(tokenizer, saved_style(data))
     reader, names = TokenReader(tokenizer), overview.source_names(data)
     return chosen, [_shown(data, number, reader, frames, names) for number in numbers]
-
-
-def _tokenizer(config: InspectConfig, data: PreparedData) -> Tokenizer | None:
-    """Opens the tokenizer beside the data, of the model named, or of the data's own model among the checkpoints.
-
-    Returns:
-        None where nobody names one and none that fits is there.
-    """
-    named = None if config.checkpoint_dir is None else resolve_checkpoint_dir(config.checkpoint_dir)
-    own = data.path.parent / TOKENIZER_DIR
-    folder = own if own.is_dir() else named
-    if folder is None:
-        return _among_checkpoints(data)
-    tokenizer = Tokenizer(folder)
-    check_data_fits(data, tokenizer, folder)
-    return tokenizer
-
-
-def _among_checkpoints(data: PreparedData) -> Tokenizer | None:
-    """Gives the tokenizer of the data's model if it lies where `litft download` puts models, and is the same."""
-    wanted = data.meta.get("tokenizer", {}).get("hash")
-    for folder in sorted(CHECKPOINTS_DIR.glob("*/*")):
-        if wanted is not None and folder.name == data.meta.get("checkpoint"):
-            try:
-                tokenizer = Tokenizer(folder)
-            except TokenizerError:  # nobody named this folder; it is only one where the tokenizer may be
-                continue
-            if tokenizer.hash == wanted:
-                return tokenizer
-    return None
-
-
-def _style(data: PreparedData) -> Style | None:
-    """Gives the style that framed the rows; None where the file does not say."""
-    values = data.meta.get("prompt_style")
-    if values is None:
-        return None
-    try:
-        return style_from_dict(values)
-    except ConfigError as error:
-        raise DataError(f"The prompt style in {data.path} cannot be used ({error}); prepare the data again.") from error
 
 
 def _choose(config: InspectConfig, data: PreparedData, tokenizer: Tokenizer) -> tuple[list[int], str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from litft.data.encode import Example
+from litft.data.reading.places import place_fields
 from litft.data.reading.rows import Rejected
 
 # Rejected rows that the manifest names one by one; their reasons are counted for all.
@@ -144,7 +145,7 @@ def bars(counts: Sequence[int]) -> str:
 
 def _listed(row: Rejected) -> dict[str, Any]:
     """Gives one rejected row for the manifest; its file where there are several."""
-    return {**({"file": row.file} if row.file else {}), "line": row.line, "reason": row.reason}
+    return {**({"file": row.file} if row.file else {}), **place_fields(row.line), "reason": row.reason}
 
 
 @dataclass(frozen=True)

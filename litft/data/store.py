@@ -6,6 +6,7 @@ target_mask  bool  (total_tokens,)   True where the token itself is to be predic
 offsets      int64 (n_examples + 1,) row i is offsets[i]:offsets[i + 1]
 source       int16 (n_examples,)     index into meta["source_names"]
 meta         dict  of plain types: tokenizer, prompt style, max_seq_length, ...
+score        float32 (n_examples,)   where rows have one: how good or how hard each is, NaN where nobody said
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class PreparedData:
         offsets: int64 (n_examples + 1,).
         source: int16 (n_examples,).
         meta: how they were made; empty for Lit-GPT's files.
+        score: float32 (n_examples,), how good or how hard each row is; None where no row has one.
     """
 
     path: Path
@@ -70,6 +72,7 @@ class PreparedData:
     offsets: Tensor
     source: Tensor
     meta: dict[str, Any]
+    score: Tensor | None = None
 
     @classmethod
     def load(cls, path: Path) -> PreparedData:
@@ -85,7 +88,8 @@ class PreparedData:
             raise DataError(f"{path} is not prepared data ({FORMAT}); make it with `litft prepare`.")
         tensors: dict[str, Any] = {name: values.get(name) for name in DTYPES}
         _check_form(path, tensors, values.get("meta"))
-        return cls(path=path, **tensors, meta=values["meta"])
+        _check_score(path, values.get("score"), len(tensors["source"]))
+        return cls(path=path, **tensors, meta=values["meta"], score=values.get("score"))
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -103,7 +107,14 @@ class PreparedData:
 
 
 def save_prepared(
-    path: Path, *, input_ids: Tensor, target_mask: Tensor, offsets: Tensor, source: Tensor, meta: dict[str, Any]
+    path: Path,
+    *,
+    input_ids: Tensor,
+    target_mask: Tensor,
+    offsets: Tensor,
+    source: Tensor,
+    meta: dict[str, Any],
+    score: Tensor | None = None,
 ) -> None:
     """Writes one file; the same rows give the same bytes.
 
@@ -114,9 +125,12 @@ def save_prepared(
         offsets: (n_examples + 1,).
         source: (n_examples,).
         meta: plain types only.
+        score: (n_examples,), where rows have one.
     """
     given = {"input_ids": input_ids, "target_mask": target_mask, "offsets": offsets, "source": source}
     tensors = {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in given.items()}
+    if score is not None:
+        tensors["score"] = score.float().contiguous()
     # Through a file object: given a path, torch writes the file's own name inside, and the bytes would depend on it.
     with path.open("wb") as file:
         torch.save({"format": FORMAT, **tensors, "meta": meta}, file)
@@ -207,6 +221,12 @@ def _check_form(path: Path, tensors: dict[str, Any], meta: object) -> None:
         raise DataError(f"{path}: its parts are of lengths that do not belong together; make the file again.")
     if not isinstance(meta, dict):
         raise DataError(f"{path}: meta is no dict; make the file again.")
+
+
+def _check_score(path: Path, score: object, count: int) -> None:
+    """Makes sure that scores, where there are some, are one for each row."""
+    if score is not None and not (_is_flat(score) and score.dtype == torch.float32 and len(score) == count):
+        raise DataError(f"{path}: score is not a flat torch.float32 tensor of {count} numbers; make the file again.")
 
 
 def _is_flat(value: object) -> TypeGuard[Tensor]:

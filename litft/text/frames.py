@@ -1,4 +1,4 @@
-"""Which tokens of a row the frame of its style made: the other direction of a style. Knows no files.
+"""Which tokens of a row the frame of its style made, and what stands in it: a style the other way. Knows no files.
 
 The texts of the frame are those that the style itself writes around placeholders. They are looked for in the row, from
 its first token on; special tokens in them are found as tokens, so that nothing that a person wrote is taken for one.
@@ -11,7 +11,8 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain, groupby, product
+from operator import itemgetter
 from typing import NamedTuple
 
 from litft.text.backends import special_pattern
@@ -25,6 +26,18 @@ TEMPLATE, PROMPT, ANSWER, TARGET, END = KINDS = ("template", "prompt", "answer",
 # Each special token is one character of a private plane while texts are compared.
 _FIRST_MARK = 0xF0000
 _MARK = re.compile("[\U000f0000-\U000ffffd]")
+
+
+class Said(NamedTuple):
+    """What one side says.
+
+    Attributes:
+        is_answer: it is an answer; else what was asked, a system text and an input included.
+        text: without frame and special tokens.
+    """
+
+    is_answer: bool
+    text: str
 
 
 class Framed(NamedTuple):
@@ -68,6 +81,7 @@ class Frames:
         self._tokenizer = tokenizer
         self._marks: dict[int, str] = {}
         self._specials = special_pattern(tokenizer.specials)
+        self._special_ids = frozenset(tokenizer.specials.values())
         firsts, laters = _exchanges(style) if style else ([], [])
         self._firsts, self._laters = self._patterns(firsts), self._patterns(laters)
 
@@ -95,6 +109,41 @@ class Frames:
                 kinds.append(TARGET if kind == ANSWER and learned else kind)
         unknown = next((index for index, begin in enumerate(begins[:-1]) if begin >= known), None)
         return Framed(kinds, unknown)
+
+    def said(self, ids: Sequence[int], mask: Sequence[bool]) -> list[Said]:
+        """Gives what was asked and answered in a row, by turns. Where the frame is unknown, what is learned is answer.
+
+        Args:
+            ids: the row.
+            mask: for each whether it carries loss.
+        """
+        text, learned, flips = "", list[bool](), set[int]()
+        for is_target, run in groupby(zip(ids, mask, strict=True), key=itemgetter(1)):
+            if is_target:
+                flips.add(len(text))
+            text += self._marked([number for number, _ in run])
+            learned += [is_target] * (len(text) - len(learned))
+        owners, known = self._walk(text, flips)
+        sides = [None if owner in (TEMPLATE, END) else owner == ANSWER for owner in owners[:known]] + learned[known:]
+        turns: list[Said] = []
+        for side, letters in groupby(zip(sides, text, strict=True), key=itemgetter(0)):
+            part = _MARK.sub("", "".join(letter for _, letter in letters)).strip()
+            if side is None or not part:
+                continue
+            if turns and turns[-1].is_answer == side:
+                part = f"{turns.pop().text}\n\n{part}"
+            turns.append(Said(side, part))
+        return turns
+
+    def _marked(self, ids: list[int]) -> str:
+        """Gives a text with each special token as its mark."""
+        made = ""
+        for is_special, run in groupby(ids, key=self._special_ids.__contains__):
+            if is_special:
+                made += "".join(map(self._mark, run))
+            else:
+                made += _MARK.sub(" ", self._tokenizer.decode_within(list(run)))
+        return made
 
     def _walk(self, text: str, flips: set[int]) -> tuple[list[str], int]:
         """Goes through a row exchange by exchange.

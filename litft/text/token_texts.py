@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from litft.text.stream import REPLACEMENT
 from litft.text.tokenizer import Tokenizer
 
-_ANCHOR = "a"  # stands before each token while it is decoded: what begins a text may lose its space
-
 
 @dataclass(frozen=True)
 class TokenText:
@@ -38,8 +36,6 @@ class TokenReader:
             tokenizer: of the model that the ids are for.
         """
         self._tokenizer = tokenizer
-        self._anchor = tokenizer.encode_batch([_ANCHOR])[0]
-        self._length = len(tokenizer.decode(self._anchor))
         self._known: dict[int, str] = {}
 
     def read(self, ids: Sequence[int]) -> list[TokenText]:
@@ -60,7 +56,7 @@ class TokenReader:
             given = self._certain(part)
             part.append(number)
             text = self._certain(part)
-            is_open = self._behind_anchor(part) != text
+            is_open = self._tokenizer.decode_within(part) != text
             made.append(TokenText(number, text[len(given) :], is_open=is_open))
             part = part if is_open else []
         self._close(made, part)
@@ -69,18 +65,15 @@ class TokenReader:
     def _alone(self, number: int) -> str:
         """Gives the text of one token behind another; nothing for a special one."""
         if number not in self._known:
-            self._known[number] = self._behind_anchor([number])
+            self._known[number] = self._tokenizer.decode_within([number])
         return self._known[number]
-
-    def _behind_anchor(self, ids: list[int]) -> str:
-        return self._tokenizer.decode([*self._anchor, *ids])[self._length :]
 
     def _certain(self, ids: list[int]) -> str:
         """Gives the text of tokens up to a character that is not whole."""
-        return self._behind_anchor(ids).rstrip(REPLACEMENT) if ids else ""
+        return self._tokenizer.decode_within(ids).rstrip(REPLACEMENT) if ids else ""
 
     def _close(self, made: list[TokenText], part: list[int]) -> None:
         """Gives the last token what never became a whole character."""
         if part:
-            rest = self._behind_anchor(part)[len(self._certain(part)) :]
+            rest = self._tokenizer.decode_within(part)[len(self._certain(part)) :]
             made[-1] = replace(made[-1], text=made[-1].text + rest, is_open=False)

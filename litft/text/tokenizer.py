@@ -265,6 +265,21 @@ class Tokenizer:
         """
         return self._backend.decode([int(number) for number in ids if int(number) not in self._silent])
 
+    def decode_within(self, ids: Sequence[int]) -> str:
+        """Gives the text of ids that stand behind others, as `decode` does; it keeps the space it begins with.
+
+        Args:
+            ids: non-negative ids.
+        """
+        before, length = self._text_before
+        return self.decode([*before, *ids])[length:]
+
+    @cached_property
+    def _text_before(self) -> tuple[list[int], int]:
+        """Ids of a text to stand before others, and how many characters it has."""
+        ids = self.encode_batch(["a"])[0]
+        return ids, len(self.decode(ids))
+
 
 def _open_backend(directory: Path, settings: TokenizerSettings) -> Backend:
     """Chooses the file: tokenizer.json where there is one, unless the folder asks for the other."""

@@ -39,6 +39,18 @@ def test_rows_come_back(tmp_path: Path) -> None:
     ]
 
 
+def test_scores_come_back(tmp_path: Path) -> None:
+    save_prepared(tmp_path / "train.pt", **parts(), score=torch.tensor([0.5, float("nan")]))
+    score = PreparedData.load(tmp_path / "train.pt").score
+    assert score is not None and score.dtype == torch.float32
+    assert score[0] == 0.5 and score[1].isnan()
+    save_prepared(tmp_path / "train.pt", **parts(), score=torch.tensor([0.5]))
+    with pytest.raises(DataError, match=r"score is not a flat torch\.float32 tensor of 2 numbers"):
+        PreparedData.load(tmp_path / "train.pt")
+    save_prepared(tmp_path / "train.pt", **parts())
+    assert PreparedData.load(tmp_path / "train.pt").score is None
+
+
 def test_same_rows_same_bytes_whatever_the_name(tmp_path: Path) -> None:
     for name in ("a.pt", ".b.tmp"):
         save_prepared(tmp_path / name, **parts())

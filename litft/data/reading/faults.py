@@ -10,6 +10,9 @@ from itertools import islice
 # Of a value that is shown: characters of a text, digits of a number, names of fields.
 SHOWN_CHARACTERS, SHOWN_DIGITS, SHOWN_FIELDS = 40, 15, 8
 
+# Characters of no width that `strip` takes for text.
+UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"
+
 # Objects within objects that a row may hold where they go on to a template, which calls itself for each.
 DEEPEST = 64
 
@@ -34,7 +37,7 @@ def text_fault(value: object, name: str, may_be_empty: bool = False) -> str | No
     """
     if not isinstance(value, str):
         return f"{name} is {kind_of(value)}, not text"
-    if not may_be_empty and not value.strip():
+    if not may_be_empty and not value.strip().strip(UNSEEN):
         return f"{name} is empty"
     return characters_fault(value, name)
 
@@ -95,17 +98,19 @@ def shown(value: object) -> str:
 
 
 def shown_text(text: str) -> str:
-    """Gives the beginning of a text in quotes."""
+    """Gives the beginning of a text in quotes, as JSON has it, characters that are not seen written out."""
     begin = text[:SHOWN_CHARACTERS] + "..." * (len(text) > SHOWN_CHARACTERS)
-    return json.dumps(begin, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+    return _seen(json.dumps(begin, ensure_ascii=False))
 
 
 def shown_source(text: str) -> str:
     """Gives the beginning of what a file holds as it stands there, characters that are not seen written out."""
-    seen = "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text[:SHOWN_CHARACTERS]
-    )
-    return seen + "..." * (len(text) > SHOWN_CHARACTERS)
+    return _seen(text[:SHOWN_CHARACTERS]) + "..." * (len(text) > SHOWN_CHARACTERS)
+
+
+def _seen(text: str) -> str:
+    """Writes characters that are not seen as escapes."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def listed(names: Mapping[str, object] | tuple[str, ...] | list[str]) -> str:

@@ -6,7 +6,10 @@ Knows no files. NaN and Infinity are read, as many programs write them; a field 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
+
+from litft.data.reading.faults import shown
 
 JSON_SPACE = " \t\r\n"
 
@@ -70,9 +73,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Makes an object; of two values under one key the library would take the last, and nobody would know."""
     made = dict(pairs)
     if len(made) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _KeyTwiceError(f"the key {json.dumps(twice[:40])} stands twice in one object")
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise _KeyTwiceError(f"the key {shown(twice)} stands twice in one object")
     return made
 
 

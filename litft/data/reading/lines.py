@@ -18,10 +18,12 @@ from typing import Any
 from litft.data.reading.faults import shown_source
 from litft.data.reading.json_text import JSON_SPACE, NotJsonError, parse_whole_json
 from litft.data.reading.kinds import binary_kind, is_packed, other_form
+from litft.data.reading.places import shown_place
 from litft.errors import DataError
 
-# Longest line, item of a list or document: far more than a model reads, and little enough for any memory.
-LONGEST_BYTES = 2**25
+# Longest line, item of a list or document: more than a model reads, and little enough for memory, of which a tokenizer
+# takes 200 times the bytes of one text.
+LONGEST_BYTES = 2**23
 
 PIECE_BYTES = 2**20
 
@@ -113,7 +115,7 @@ def json_object(value: object, text: str, path: Path, number: int, hint: str = "
     Args:
         value: the item.
         text: what it was read from, the item first.
-        path, number: its file, and the line on which it begins.
+        path, number: its file, and where it begins.
         hint: as `broken_json` takes it.
 
     Raises:
@@ -121,7 +123,7 @@ def json_object(value: object, text: str, path: Path, number: int, hint: str = "
     """
     if not isinstance(value, dict):
         raise DataError(
-            f"{path}, line {number} holds {shown_source(text.strip())}; each row must be a JSON object.{hint}"
+            f"{path}, {shown_place(number)} holds {shown_source(text.strip())}; each row must be a JSON object.{hint}"
         )
     return value
 
@@ -150,13 +152,13 @@ def _open(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     try:
         with path.open("rb") as raw:
             if not is_packed(path):
-                _refuse_binary(path, raw, "")
+                _refuse_binary(path, raw, is_packed=False)
                 yield raw
                 return
             if raw.peek(2)[:2] not in (b"\x1f\x8b", b""):
                 raise DataError(f"{path} is no gzip file, as the end of its name says; take .gz off its name.")
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                _refuse_binary(path, unpacked, "what it packs ")
+                _refuse_binary(path, unpacked, is_packed=True)
                 yield unpacked
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is no whole gzip file ({str(error).rstrip('.')}); fetch the file again.") from error
@@ -164,11 +166,11 @@ def _open(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
 
 
-def _refuse_binary(path: Path, file: io.BufferedReader | gzip.GzipFile, which: str) -> None:
+def _refuse_binary(path: Path, file: io.BufferedReader | gzip.GzipFile, is_packed: bool) -> None:
     """Refuses what is known by its first bytes to be no text."""
     kind = binary_kind(file.peek(64)[:64])
     if kind is not None:
-        raise DataError(f"{path}: {which or 'the file '}{kind}.")
+        raise DataError(f"{path}: {'what it packs, when unpacked,' if is_packed else 'the file'} {kind}.")
 
 
 def _decode(line: bytes, path: Path, number: int) -> str:

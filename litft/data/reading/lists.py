@@ -13,6 +13,7 @@ from typing import Any
 from litft.data.reading.json_text import NotJsonError, parse_json
 from litft.data.reading.kinds import other_form
 from litft.data.reading.lines import LONGEST_BYTES, broken_json, iter_text, json_object, too_long
+from litft.data.reading.places import RowPlace
 from litft.errors import DataError
 
 # Of a value that was read, so much of its source is kept, to be shown where it is not what was expected.
@@ -74,11 +75,11 @@ def read_json_object(path: Path, listed: str) -> tuple[dict[str, Any], list[int]
     return values, lines
 
 
-def _items(reader: _Reader) -> Iterator[tuple[int, Any]]:
-    """Gives the items of the list that begins at the next character, each with its line."""
-    for _ in reader.members("[", "]"):
-        line = reader.line
-        yield line, reader.value()
+def _items(reader: _Reader) -> Iterator[tuple[RowPlace, Any]]:
+    """Gives the items of the list that begins at the next character, each with its place."""
+    for number, _ in enumerate(reader.members("[", "]"), start=1):
+        place = RowPlace(number, reader.line)
+        yield place, reader.value()
 
 
 class _Reader:

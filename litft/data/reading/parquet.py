@@ -9,6 +9,7 @@ from typing import Any
 
 from litft.data.reading.faults import shown_text
 from litft.data.reading.kinds import other_form
+from litft.data.reading.places import RowPlace
 from litft.errors import DataError
 
 SUFFIX = ".parquet"
@@ -32,9 +33,9 @@ def iter_parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
                 for values in batch.to_pylist():
                     number += 1
-                    yield number, values
+                    yield RowPlace(number), values
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} holds text that is not UTF-8 after row {number}; fetch the file again.") from error
+        raise DataError(f"{path} holds text that is not UTF-8 behind row {number}; fetch the file again.") from error
     except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise unreadable(path, "parquet", number, error, "fetch the file again") from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from litft.data.reading.faults import missing_field, text_fault
+from litft.data.reading.places import shown_place
 from litft.text.conversation import Conversation, completion
 
 Origin = Literal["human", "model", "unknown"]
@@ -19,7 +20,7 @@ class Row:
     """One conversation and where it begins.
 
     Attributes:
-        line: of its file, from 1; the number of the row where a file has no lines.
+        line: of its file, from 1; a `RowPlace` where that does not tell it from other rows.
         conversation: what is learnt.
         notes: what was left out of it, each to be counted; empty where all of it is there.
         file: its file's name, where a dataset is several; `prepare` fills it in.
@@ -51,7 +52,7 @@ class Rejected:
     @property
     def place(self) -> str:
         """Where it is, to be read: `line 3`, or `part.jsonl, line 3`."""
-        return f"line {self.line}" if self.file is None else f"{self.file}, line {self.line}"
+        return shown_place(self.line) if self.file is None else f"{self.file}, {shown_place(self.line)}"
 
 
 @dataclass(frozen=True)

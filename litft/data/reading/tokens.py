@@ -127,17 +127,20 @@ def labels_of(row: TokenRow, place: Place, ignored: int) -> tuple[list[int], lis
 def _whole_numbers(values: Any, may_be_bool: bool) -> Ints | str:
     """Gives a flat list or tensor as an array; or what it is, where it is none or holds anything but whole numbers."""
     try:
-        numbers = np.asarray(values)
-    except (ValueError, TypeError, RuntimeError, RecursionError):
-        return "a list of lists" if isinstance(values, list) else f"a {kind_of(values)} that holds no numbers"
-    if numbers.ndim != 1:
-        return "a list of lists" if numbers.ndim else kind_of(values)
-    if not numbers.size or numbers.dtype.kind in ("iub" if may_be_bool else "iu"):
-        if numbers.size and int(numbers.max()) > np.iinfo(np.int64).max:
-            return f"a list that holds {shown(int(numbers.max()))}"
-        return numbers.astype(np.int64)
-    strange = [each for each in numbers.tolist() if type(each) is not int]
-    return f"a list that holds {kind_of(strange[0]) if strange else shown(max(numbers.tolist(), key=abs))}"
+        listed = values if isinstance(values, list) else np.asarray(values).tolist()
+    except (ValueError, TypeError, RuntimeError):
+        return f"a {kind_of(values)} that holds no numbers"
+    if not isinstance(listed, list):
+        return kind_of(values)
+    kinds = set(map(type, listed))
+    if list in kinds:
+        return "a list of lists"
+    if strange := kinds - ({int, bool} if may_be_bool else {int}):
+        return f"a list that holds {kind_of(next(each for each in listed if type(each) in strange))}"
+    try:
+        return np.array(listed, dtype=np.int64)
+    except OverflowError:
+        return f"a list that holds {shown(max(listed, key=abs))}"
 
 
 def _fault(parts: dict[str, Ints]) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from litft.data.reading.faults import absent_field, kind_of
+from litft.data.reading.faults import absent_field, kind_of, missing_field
 from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Rejected, Row, Rows, Source, read_fields
 from litft.data.sources.sharegpt import read_conversations
@@ -31,6 +31,8 @@ def _read_row(line: int, values: dict[str, object]) -> Row | Rejected:
         return read_conversations(line, values)
     if values.get("responses") is None:
         return read_fields(line, values, instruction="instruction", response="response")
+    if "instruction" not in values:
+        return Rejected(line, missing_field("instruction", values))
     chosen = _best_response(values)
     if isinstance(chosen, str):
         return Rejected(line, chosen)

@@ -14,6 +14,7 @@ from typing import Any
 
 from litft.data.reading.kinds import text_form
 from litft.data.reading.parquet import require_pyarrow, unreadable
+from litft.data.reading.places import RowPlace, shown_place
 from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Found, Rejected, Rows, Source
 from litft.data.reading.tokens import IGNORED, Labelled, Place, read_row, token_row
@@ -95,16 +96,16 @@ def _place(path: Path, evidence: Evidence, asked: str) -> Place:
         DataError: the rows contradict each other, or leave it open.
     """
     if len(evidence.ignored) > 1:
-        lines = " and ".join(f"{number} (line {line})" for number, line in evidence.ignored.items())
+        lines = " and ".join(f"{number} ({shown_place(line)})" for number, line in evidence.ignored.items())
         raise DataError(f"The labels of {path} hold both {lines}; one of them must mean that nothing is learned.")
     if asked != "auto":
         return "same" if asked == "same" else "next"
     if len(evidence.only) > 1:
-        told = " and ".join(f"line {line} {WORDS[place]}" for place, line in evidence.only.items())
+        told = " and ".join(f"{shown_place(line)} {WORDS[place]}" for place, line in evidence.only.items())
         raise DataError(f"The labels of {path} contradict each other: each names in {told}; say which with --labels.")
     if not evidence.only and evidence.both is not None:
         raise DataError(
-            f"Nothing in {path} says which token a label names: from line {evidence.both} on they fit the token at "
+            f"Nothing in {path} says which token a label names: from {shown_place(evidence.both)} on they fit the token at "
             "their own place and the token after it alike; say which with --labels same or --labels next."
         )
     return next(iter(evidence.only), "same")
@@ -122,7 +123,7 @@ def _sentence(evidence: Evidence, place: Place) -> str:
 def _reader(path: Path) -> Callable[[], Iterable[tuple[int, dict[str, Any]]]]:
     """Gives what reads a file from its beginning, as often as it is called."""
     if path.suffix in (".pt", ".pth"):
-        rows = list(enumerate(_load_list(path), start=1))
+        rows = [(RowPlace(number), values) for number, values in enumerate(_load_list(path), start=1)]
         return lambda: rows
     if path.suffix == ".arrow":
         return lambda: _iter_arrow_rows(path)
@@ -161,7 +162,7 @@ def _iter_arrow_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for batch in batches:
                 for values in batch.to_pylist():
                     number += 1
-                    yield number, values
+                    yield RowPlace(number), values
     except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise unreadable(path, "arrow", number, error, "save the folder again with `datasets`") from error
 
