@@ -7,12 +7,14 @@ until it is stopped; point HF_ENDPOINT at the address. In a test: `with HubServe
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?(/.*)?")
@@ -28,6 +30,7 @@ class HubServer:
         token: where given, requests without `Authorization: Bearer TOKEN` find no repository.
         gated: repositories that answer 403 GatedRepo to everybody without the token.
         port: 0 for any free one.
+        pushed: folder under which data sets are made that clients push; None: none are taken.
     """
 
     def __init__(
@@ -37,10 +40,13 @@ class HubServer:
         token: str | None = None,
         gated: tuple[str, ...] = (),
         port: int = 0,
+        pushed: Path | None = None,
     ) -> None:
         self.repositories = {"models": models or {}, "datasets": datasets or {}}
         self.token = token
         self.gated = gated
+        self.pushed = pushed
+        self.is_private = False  # whether the data set that was pushed last was to be private
         self.requests: list[str] = []  # "GET /path", in the order they came
         self._server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"hub": self}))
 
@@ -84,6 +90,41 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(with_body=True)
+
+    def do_POST(self) -> None:
+        """Takes a data set in the three requests of `upload_folder`: make it, ask how to send the files, send them."""
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(f"POST {path}")
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.hub.pushed is None or self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            self._send_error(401, "Unauthorized")
+        elif path == "/api/repos/create":
+            made = json.loads(body)
+            name = f"{made['organization']}/{made['name']}"
+            (self.hub.pushed / name).mkdir(parents=True, exist_ok=True)
+            self.hub.is_private = made.get("visibility") == "private" or bool(made.get("private"))
+            self._send_json({"url": f"{self.hub.url}/datasets/{name}"}, with_body=True)
+        elif path.endswith("/preupload/main"):
+            files = [
+                {"path": each["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for each in json.loads(body)["files"]
+            ]
+            self._send_json({"files": files}, with_body=True)
+        else:
+            self._commit(path, [json.loads(line) for line in body.splitlines()])
+
+    def _commit(self, path: str, operations: list[dict[str, Any]]) -> None:
+        assert self.hub.pushed is not None
+        name = path.removeprefix("/api/datasets/").removesuffix("/commit/main")
+        for each in operations:
+            if each["key"] == "file":
+                target = self.hub.pushed / name / each["value"]["path"]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(base64.b64decode(each["value"]["content"]))
+        self._send_json(
+            {"commitUrl": f"{self.hub.url}/datasets/{name}/commit/main", "commitOid": "0" * 40, "pullRequestUrl": None},
+            with_body=True,
+        )
 
     def log_message(self, *_: object) -> None:
         """Keeps stderr clean."""

@@ -70,7 +70,7 @@ PREPARING = {
     ),
     "p3": Preparing(" --data_file p3.jsonl", "rows of P3, the prompts of T0", "PrepareFileConfig"),
     "tokenized": Preparing(" --data_file train.pt", "rows that are token ids already", "PrepareTokensConfig"),
-    "text": Preparing(" --data_file documents.txt --prompt_style plain", "your own plain text", "PrepareFileConfig"),
+    "text": Preparing(" --data_file documents.txt", "your own plain text", "PrepareFileConfig"),
 }
 
 
@@ -174,6 +174,13 @@ COMMANDS = (
         "litft.export.peft:export_peft",
         "write LoRA as an adapter folder that PEFT and vLLM load",
         "litft export peft --checkpoint_dir out/lora/lima/final --out_dir out/lora/lima/peft",
+    ),
+    Command(
+        ("export", "data"),
+        "litft.config.export:ExportDataConfig",
+        "litft.export.data:export_data",
+        "write prepared rows for other programs: JSON Lines or a `datasets` folder",
+        "litft export data --data_dir data/lima --out_dir export/lima --form jsonl",
     ),
     Command(
         ("generate",),
