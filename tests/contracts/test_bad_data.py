@@ -96,7 +96,7 @@ FILES: list[tuple[str, str | bytes, list[str]]] = [
     ("more.json", f"[{WHOLE}]\n{WHOLE}", ["more.json, line 2", "something follows the list at column 1"]),
     ("two.jsonl", f"{WHOLE}{WHOLE}\n", ["two.jsonl, line 1", "something follows the value"]),
     ("item.jsonl", HEAD + '["a"]\n', ['item.jsonl, line 2 holds ["a"]; each row must be a JSON object']),
-    ("item.json", f"[{WHOLE},\n\n3]", ["item.json, line 3 holds 3; each row must be a JSON object"]),
+    ("item.json", f"[{WHOLE},\n\n3]", ["item.json, line 3, row 2 holds 3; each row must be a JSON object"]),
     ("null.jsonl", HEAD + "null\n", ["null.jsonl, line 2 holds null"]),
     ("twice.jsonl", HEAD + '{"a": 1, "b": {"c": 1, "c": 2}}', ["twice.jsonl, line 2", 'the key "c" stands twice']),
     ("twice.json", f"[{WHOLE},\n" + '{"a": 1, "a": 2}]', ["twice.json, line 2", 'the key "a" stands twice']),
@@ -117,7 +117,7 @@ FILES: list[tuple[str, str | bytes, list[str]]] = [
     ("empty.jsonl.gz", b"", ["empty.jsonl.gz has no rows"]),
     ("cut.jsonl.gz", gzip.compress(HEAD.encode() * 99)[:-12], ["cut.jsonl.gz is no whole gzip file"]),
     ("text.jsonl.gz", HEAD, ["text.jsonl.gz is no gzip file", "take .gz off its name"]),
-    ("tar.json.gz", gzip.compress(b"PK\x03\x04 and so on"), ["what it packs is a zip archive", "unpack"]),
+    ("tar.json.gz", gzip.compress(b"PK\x03\x04 and so on"), ["what it packs, when unpacked, is a zip archive"]),
     ("packed.jsonl", gzip.compress(HEAD.encode()), ["packed.jsonl: the file is a gzip file", "the ending .gz"]),
     ("book.json", b"PK\x03\x04 and so on", ["book.json: the file is a zip archive", "unpack"]),
     ("rows.jsonl", b"PAR1\x15\x04 and so on", ["rows.jsonl: the file is a parquet file", "the ending .parquet"]),
@@ -187,12 +187,17 @@ OTHERS: list[tuple[str, str, str | bytes, list[str]]] = [
     ("csv", "g.csv", "Once upon a time\nthere was\n", ["did you mean `litft prepare text`?"]),
     ("csv", "h.csv", CSV + 'a,"b\n', ["the row that begins on line 2 is broken", "quote"]),
     ("csv", "i.csv.gz", gzip.compress(CSV.encode() * 99)[:-9], ["i.csv.gz is no whole gzip file"]),
+    ("csv", "j.csv", CSV.replace(",", "\t") + "a\tb\n", ["The file is separated by tabs; save it with commas"]),
+    ("csv", "k.csv", "instruction\tinput\toutput\na\tb\tc\n", ["The file is separated by tabs; save it with commas"]),
+    ("flan", "e.tsv", "answer\tquestion\tchain_of_thought\n", ["e.tsv, line 1 is a header in another order; expected"]),
     ("flan", "a.tsv", "a\tb\n", ["line 1: 2 cells between tabs; expected 3: question, answer, chain_of_thought"]),
     ("flan", "b.tsv", "question\tanswer\tchain_of_thought\n", ["line 1: a header"]),
     ("flan", "c.tsv.gz", gzip.compress(b"a\t\tc\n\n"), ['1 of 1 rows', 'line 1: "answer" is empty']),
     ("flan", "d.tsv", b"a\tb\t\xff\n", ["d.tsv, line 1 is not UTF-8 (byte 5"]),
     ("text", "a.csv", "a,b\n", ["a.csv is a table", "`litft prepare csv` reads it"]),
-    ("text", "b.txt", json.dumps(GOOD["text"]), ['b.txt, line 1 holds JSON with a "text"', "the ending .jsonl"]),
+    ("text", "b.txt", json.dumps(GOOD["text"]), ["b.txt, line 1 begins JSON, not text", "the ending .jsonl"]),
+    ("text", "f.txt", "\n" + json.dumps([GOOD["alpaca"]], indent=1), ["f.txt, line 2 begins JSON", "prepare json`"]),
+    ("text", "g.txt", json.dumps(GOOD["lima"], indent=1), ["g.txt, line 1 begins JSON"]),
     ("text", "c.txt", b"one\n\ntwo \xff\n", ["c.txt, line 3 is not UTF-8 (byte 5"]),
     ("text", "d.txt", "one\ntwo \0\n", ["d.txt, line 2 holds a NUL byte"]),
     ("text", "e.txt", "\n \n", ["e.txt has no rows"]),
@@ -201,6 +206,8 @@ OTHERS: list[tuple[str, str, str | bytes, list[str]]] = [
     ("json", "c.json", json.dumps({"data": [GOOD["alpaca"]]}), ['whose "data" is a list of objects', "save that list"]),
     ("json", "d.jsonl", '{"a\\u001b": 1, "\\ud800": 2}', ['have "a\\u001b", "\\ud800", which is no known shape']),
     ("json", "e.jsonl", '{"question": "a", "answer": "b"}', ["no known shape; the nearest is", "--format"]),
+    ("json", "g.jsonl", f"{json.dumps(GOOD['alpaca'])}\n{json.dumps(GOOD['dolly'])}", ["fit 1 alpaca and 1 dolly"]),
+    ("json", "h.json", json.dumps(TASK), ["a task of Natural-Instructions", "`litft prepare natural_instructions`"]),
     ("json", "f.jsonl", '{"input_ids": [1]}', ["they are token ids already; `litft prepare tokenized` reads them"]),
     ("natural_instructions", "a.json", json.dumps([TASK]), ["expected one JSON object", "`litft prepare json`"]),
     ("natural_instructions", "b.json", "", ["b.json is empty; expected one JSON object"]),
@@ -233,6 +240,17 @@ def test_another_form_that_is_spoilt(
     if name.endswith(".arrow"):
         pytest.importorskip("pyarrow")
     refuse(dataset, write(name, content), name, *parts)
+
+
+def test_a_column_cannot_be_two_things(refuse: Refuse) -> None:
+    flags = ("--columns", "instruction=output")
+    refuse("csv", write("rows.csv", CSV + "a,b\n"), 'the column "output" both instruction and output', flags=flags)
+
+
+def test_an_object_of_very_many_keys(refuse: Refuse) -> None:
+    """Each key that is looked for in all the others would take minutes."""
+    keys = ", ".join(f'"{number}": 1' for number in (*range(300_000), 299_999))
+    refuse("alpaca", write("rows.jsonl", f"{{{keys}}}"), 'line 1 is not valid JSON: the key "299999" stands twice')
 
 
 def test_a_format_that_is_not_known(refuse: Refuse) -> None:
@@ -310,7 +328,12 @@ def test_a_file_that_may_not_be_read(refuse: Refuse, name: str) -> None:
     datasets = {".csv": "csv", ".pt": "tokenized", ".txt": "text"}
     path = write(name, "{}")
     path.chmod(stat.S_IWUSR)
-    refuse(datasets.get(path.suffix, "natural_instructions" if "task" in name else "alpaca"), path, name)
+    refuse(
+        datasets.get(path.suffix, "natural_instructions" if "task" in name else "alpaca"),
+        path,
+        name,
+        "ermission denied",
+    )
 
 
 # --- files without end ---
@@ -346,7 +369,7 @@ def test_a_line_without_end(refuse: Refuse, dataset: str, name: str, before: str
     path = write_huge(name, before)
     tracemalloc.start()
     try:
-        refuse(dataset, path, words, "32 MiB")
+        refuse(dataset, path, words, "longer than 8 MiB")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -363,5 +386,5 @@ def test_a_line_without_end(refuse: Refuse, dataset: str, name: str, before: str
 )
 def test_many_lines_without_end(refuse: Refuse, dataset: str, name: str, before: str, words: str) -> None:
     path = write_huge(name, before, b"a" * 1023 + b"\n")
-    refuse(dataset, path, words, "32 MiB")
+    refuse(dataset, path, words, "longer than 8 MiB")
     path.unlink()

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import assert_one_sentence
-from good_rows import GOOD, said
+from good_rows import GOOD, TASK, said
 from tiny_text import write_checkpoint
 
 from litft.cli import main
@@ -53,6 +54,7 @@ SPOILT: list[tuple[Any, str]] = [
     (None, "is null, not text"),
     ("", "is empty"),
     (" \n", "is empty"),
+    ("\u200b \ufeff", "is empty"),
     (3, "is int, not text"),
     (True, "is bool, not text"),
     (["a"], "is list, not text"),
@@ -121,6 +123,7 @@ ROWS: list[tuple[str, Any, str]] = [
     ("messages", said("user", "user", "assistant"), "two messages of the user in a row"),
     ("messages", said("user", "asistant"), 'message 2 has the role "asistant"; expected one of user, assistant'),
     ("messages", said("user", "\ud800\x1b[31m" + "x" * 10**6), 'message 2 has the role "\\ud800\\u001b[31mxxxx'),
+    ("messages", said("user", "\u200bassistant"), 'message 2 has the role "\\u200bassistant"'),
     ("messages", said("assistant", "user"), "message 1 (assistant) stands where a question (user) is expected"),
     ("messages", said("user"), "no answer (1 message)"),
     ("messages", said("user", "system", "assistant"), "message 2 (system) does not stand first"),
@@ -145,15 +148,20 @@ ROWS: list[tuple[str, Any, str]] = [
     ("magpie", {"instruction": "a", "responses": ["b"], "rewards": [float("nan")]}, '"rewards" holds NaN, not numbers'),
     ("magpie", {"instruction": "a", "responses": ["b"], "rewards": [True]}, '"rewards" holds bool, not numbers'),
     ("magpie", {"instruction": "a", "responses": ["b"], "rewards": [1, 2]}, '"rewards" has 2 numbers for 1 responses'),
+    ("magpie", {"instruction": "a", "responses": ["b", "c"], "rewards": "2, 1"}, '"rewards" is str, not a list of num'),
+    ("magpie", {"instruction": "a", "responses": ["b", "c"], "reward": 2}, '"reward" has 1 numbers for 2 responses'),
+    ("magpie", {"responses": ["b"]}, 'no "instruction" (found "responses")'),
     ("self_instruct", {"instruction": "a", "instances": {}}, '"instances" is dict, not a list of inputs'),
     ("self_instruct", {"instruction": "a", "instances": [None]}, "instance 1 is null, not an object"),
     ("self_instruct", {**GOOD["alpaca"], "status": nested(900)}, "its own filter refused it (status is list)"),
     ("oasst1", {"prompt": "a", "completion": "b"}, '"prompt" is str, not a message with its replies'),
     ("oasst1", {"prompt": {"text": "a", "role": "prompter", "replies": ["b"]}}, '"replies" holds str, not messages'),
-    ("oasst1", {"prompt": {"text": "a", "role": 3, "replies": [{"text": "b", "role": "assistant"}]}}, 'the role "int"'),
+    ("oasst1", {"prompt": {"text": "a", "role": 3, "replies": []}}, '"role" is int, not text'),
     ("text", {"text": "abc", "target_spans": nested(900)}, '"target_spans" holds [list], not pairs'),
     ("text", {"text": "abc", "target_spans": [[0, 10**30]]}, "[0, a number of 100 bits], which are no characters"),
     ("tokenized", {"input_ids": [3, 10**30], "labels": [3, 4]}, '"input_ids" is a list that holds a number of 100'),
+    ("tokenized", {"input_ids": [3, True], "labels": [3, 1]}, '"input_ids" is a list that holds bool'),
+    ("tokenized", {"input_ids": [3, 2**63], "labels": [3, 4]}, '"input_ids" is a list that holds a number of 64 bits'),
     ("tokenized", {"input_ids": nested(900), "labels": [3]}, '"input_ids" is a list of lists'),
     ("tokenized", {"input_ids": [], "labels": []}, '"input_ids" is empty'),
     ("alpaca", {str(number): 1 for number in range(10**4)}, '"7" and 9992 more)'),
@@ -167,6 +175,53 @@ def test_a_row_that_cannot_be_used(checkpoint: Path, dataset: str) -> None:
     assert [row["line"] for row in rejected] == list(range(2, len(cases) + 2))
     for row, (_, reason) in zip(rejected, cases, strict=True):
         assert reason in row["reason"] and len(row["reason"]) < 300, (row, reason)
+
+
+PLACES: list[tuple[str, str, dict[str, int]]] = [
+    ("lines.jsonl", "a row\na row\nspoilt\n", {"line": 3}),
+    ("line.json", "[a row, a row, spoilt]", {"line": 1, "row": 3}),
+    ("lines.json", "[a row,\n a row, spoilt]", {"line": 2, "row": 3}),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "place"), PLACES, ids=[name for name, _, _ in PLACES])
+def test_the_place_of_a_row(
+    checkpoint: Path, name: str, text: str, place: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a list on one line the line alone tells nothing."""
+    spoilt = {**GOOD["dolly"], "response": 3}
+    write(name, text.replace("a row", json.dumps(GOOD["dolly"])).replace("spoilt", json.dumps(spoilt)))
+    assert_place(checkpoint, "dolly", name, place, capsys)
+
+
+def test_the_place_of_a_row_without_a_line(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [GOOD["dolly"], GOOD["dolly"], {**GOOD["dolly"], "response": None}]
+    parquet.write_table(arrow.Table.from_pylist(rows), "rows.parquet")
+    assert_place(checkpoint, "dolly", "rows.parquet", {"row": 3}, capsys)
+    ids = [{"input_ids": torch.tensor([3, 4])}] * 2
+    torch.save([*ids, {"input_ids": torch.tensor([3.5])}], "rows.pt")
+    assert_place(checkpoint, "tokenized", "rows.pt", {"row": 3}, capsys)
+
+
+def assert_place(
+    checkpoint: Path, dataset: str, file: str, place: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--checkpoint_dir", str(checkpoint), "--data_file", file, "--max_rejected_fraction", "0.5"]
+    assert main(["prepare", dataset, *flags]) == 0
+    [rejected] = load_yaml(Path("data") / dataset / "manifest.yaml")["sources"][dataset]["rejected"]
+    assert rejected.pop("reason") and rejected == place
+    told = ", ".join(f"{name} {number}" for name, number in place.items())
+    assert f"rejected {told}: " in capsys.readouterr().err
+
+
+def test_the_header_of_a_joined_csv_file_is_no_row(checkpoint: Path) -> None:
+    header = "instruction,output\n"
+    write("rows.csv", f"{header}a,b\n{header}c,d\n\ufeff{header}e,f\n")
+    flags = ["--checkpoint_dir", str(checkpoint), "--data_file", "rows.csv", "--test_split_fraction", "0"]
+    assert main(["prepare", "csv", *flags]) == 0
+    source = load_yaml(Path("data/csv/manifest.yaml"))["sources"]["csv"]
+    assert source["rows_kept_train"] == 3 and [row["line"] for row in source["rejected"]] == [3, 5]
 
 
 def test_rows_that_their_own_filter_refused_are_no_faults(checkpoint: Path) -> None:
@@ -222,6 +277,7 @@ def test_each_shape_names_its_command() -> None:
         ({"definition": "a", "inputs": "b", "targets": "c"}, "alpaca", "json"),
         (GOOD["tokenized"], "alpaca", "tokenized"),
         ({"message_tree_id": "a", **GOOD["oasst1"]}, "alpaca", "oasst1"),
+        (TASK, "alpaca", "natural_instructions"),
     ],
 )
 def test_rows_of_another_shape(row: dict[str, Any], dataset: str, command: str) -> None:

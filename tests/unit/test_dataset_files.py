@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from templates import UNSERVED, marked_folder
 from tiny_rows import talk, write, write_lines, write_parquet
 from tiny_text import write_checkpoint
 
@@ -14,7 +15,8 @@ from litft.config.io import load_yaml
 from litft.config.prepare import PrepareFileConfig
 from litft.data.prepare import prepare
 from litft.data.reading.hub import file_labels, find_files
-from litft.data.reading.parquet import iter_parquet_rows
+from litft.data.reading.local import folder_faults
+from litft.data.reading.parquet import iter_parquet_rows, unreadable
 from litft.data.sources import SOURCES
 from litft.errors import DataError
 
@@ -33,9 +35,48 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
 def test_the_first_kind_of_file_that_a_folder_has(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in ("README.json", "data/train-1.parquet", "data/train-0.parquet"):
-        write(tmp_path / name, "")
+        write(tmp_path / name, "{}")
     found = find_files(SOURCES["magpie"], tmp_path, None)
     assert found == [tmp_path / "data" / "train-0.parquet", tmp_path / "data" / "train-1.parquet"]
+
+
+def test_other_files_of_a_folder_are_named(tmp_path: Path) -> None:
+    folder, messages = tmp_path / "chats", []
+    folder.mkdir()
+    for name in ("a.json", "b.jsonl", "c.txt"):
+        write_lines(folder / name, pair(name, "x"), pair(name, "y"))
+    write(folder / "dataset_info.json", "{}")
+    config = PrepareFileConfig(
+        checkpoint_dir=write_checkpoint(tmp_path / "tiny"), data_file=folder, destination_path=tmp_path / "prepared"
+    )
+    prepare("messages", config, messages.append)
+    assert f'WARNING: Not read of {folder}: "b.jsonl"; of this folder only *.json is read.' in messages
+    (folder / "a.json").unlink()
+    assert find_files(SOURCES["messages"], folder, None) == [folder / "b.jsonl"]
+    assert folder_faults(SOURCES["messages"], folder) == []
+
+
+def test_missing_parts_of_a_folder_are_named(tmp_path: Path) -> None:
+    for name in ("a-00000-of-00003-ff.jsonl", "a-00002-of-00003-ff.jsonl", "b-0-of-1.jsonl", "._a.jsonl"):
+        write_lines(tmp_path / name, pair(name, "x"))
+    assert folder_faults(SOURCES["messages"], tmp_path) == [f"{tmp_path} has 2 of the 3 files a-*-of-00003.jsonl."]
+    assert len(find_files(SOURCES["messages"], tmp_path, None)) == 3
+    write(tmp_path / "c.jsonl", "")
+    with pytest.raises(DataError, match=r"holds c\.jsonl, which is empty"):
+        find_files(SOURCES["messages"], tmp_path, None)
+
+
+def test_prompts_that_no_server_feeds_are_told(tmp_path: Path) -> None:
+    messages: list[str] = []
+    config = PrepareFileConfig(
+        checkpoint_dir=marked_folder(tmp_path / "tiny"),
+        data_file=write_lines(tmp_path / "a.jsonl", pair("a", "x"), pair("b", "y")),
+        destination_path=tmp_path / "prepared",
+        prompt_style=str(write(tmp_path / "chat.jinja", UNSERVED)),
+    )
+    prepare("messages", config, messages.append)
+    [warning] = [message for message in messages if message.startswith("WARNING")]
+    assert "before 2 of 2 answers a server feeds another prompt" in warning and "--prompt_style" in warning
 
 
 def test_folders_that_hold_no_dataset(tmp_path: Path) -> None:
@@ -103,6 +144,11 @@ def test_parquet_rows_are_numbered_through_all_groups(tmp_path: Path) -> None:
     rows = [{"text": str(number), "list": [{"a": number, "b": None}]} for number in range(2500)]
     path = write_parquet(tmp_path / "a.parquet", *rows, row_group_size=700)
     assert list(iter_parquet_rows(path)) == list(enumerate(rows, start=1))
+
+
+def test_what_arrow_says_is_shown_in_characters_that_are_seen() -> None:
+    said = str(unreadable(Path("a.parquet"), "parquet", 3, ValueError("unknown type \x07\x1b[31m"), "fetch it again"))
+    assert said == "a.parquet cannot be read as parquet after row 3 (unknown type \\x07\\x1b[31m); fetch it again."
 
 
 def test_parquet_without_rows(tmp_path: Path) -> None:

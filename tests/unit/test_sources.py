@@ -91,7 +91,7 @@ def test_rejected_rows(tmp_path: Path, name: str, content: str, line: int, reaso
         ("alpaca", '[{"instruction": "a", "output": "b"}\n', "line 2 is not valid JSON: a comma or ]"),
         ("alpaca", '[{"instruction": "a", "output": "b"},\n]', "line 2 is not valid JSON"),
         ("alpaca", '[{"instruction": "a", "output": "b"}]\n{}', "line 2 is not valid JSON: something follows"),
-        ("alpaca", '[{"instruction": "a", "output": "b"},\n"c"]', 'line 2 holds "c"'),
+        ("alpaca", '[{"instruction": "a", "output": "b"},\n"c"]', 'line 2, row 2 holds "c"'),
         ("alpaca", "[", "line 1 is not valid JSON"),
         ("alpaca", "[\n" + "[" * 100_000, "line 2 is not valid JSON"),
         ("dolly", "[" * 100_000, "line 1 is not valid JSON"),

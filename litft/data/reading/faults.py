@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from itertools import islice
 
 # Of a value that is shown: characters of a text, digits of a number, names of fields.
 SHOWN_CHARACTERS, SHOWN_DIGITS, SHOWN_FIELDS = 40, 15, 8
 
-# Characters of no width that `strip` takes for text.
-UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"
+# A text of spaces, and of characters without a width, which some chats hold where an answer was interrupted.
+BLANK = re.compile(r"[\s\u200b\u200c\u200d\u2060\ufeff]*")
 
 # Objects within objects that a row may hold where they go on to a template, which calls itself for each.
 DEEPEST = 64
@@ -37,7 +38,7 @@ def text_fault(value: object, name: str, may_be_empty: bool = False) -> str | No
     """
     if not isinstance(value, str):
         return f"{name} is {kind_of(value)}, not text"
-    if not may_be_empty and not value.strip().strip(UNSEEN):
+    if not may_be_empty and BLANK.fullmatch(value):
         return f"{name} is empty"
     return characters_fault(value, name)
 
@@ -100,15 +101,15 @@ def shown(value: object) -> str:
 def shown_text(text: str) -> str:
     """Gives the beginning of a text in quotes, as JSON has it, characters that are not seen written out."""
     begin = text[:SHOWN_CHARACTERS] + "..." * (len(text) > SHOWN_CHARACTERS)
-    return _seen(json.dumps(begin, ensure_ascii=False))
+    return seen(json.dumps(begin, ensure_ascii=False))
 
 
 def shown_source(text: str) -> str:
     """Gives the beginning of what a file holds as it stands there, characters that are not seen written out."""
-    return _seen(text[:SHOWN_CHARACTERS]) + "..." * (len(text) > SHOWN_CHARACTERS)
+    return seen(text[:SHOWN_CHARACTERS]) + "..." * (len(text) > SHOWN_CHARACTERS)
 
 
-def _seen(text: str) -> str:
+def seen(text: str) -> str:
     """Writes characters that are not seen as escapes."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 

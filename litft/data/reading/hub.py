@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from huggingface_hub.utils import logging
 # The base of every error of the HTTP library beneath, which is requests, httpx or httpx2 by the client's version.
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # isort: skip
 
-from litft.data.paths import path_hint
+from litft.data.reading.local import incomplete, local_files
 from litft.data.reading.parquet import SUFFIX, require_pyarrow
 from litft.data.reading.rows import Source
 from litft.errors import DataError
@@ -33,7 +32,7 @@ def find_files(source: Source, data_file: Path | None, revision: str | None) -> 
         DataError: there is no such file, it cannot be fetched, or could not be read then.
     """
     if data_file is not None:
-        return _local_files(source, data_file.expanduser())
+        return local_files(source, data_file.expanduser())
     if source.repo_id is None or not source.files:
         raise DataError(f"{source.name} is a file of your own; name it with --data_file FILE.")
     if any(name.endswith(SUFFIX) for name in source.files):
@@ -51,33 +50,6 @@ def file_labels(paths: Sequence[Path]) -> list[str]:
         return [paths[0].name]
     shared = Path(os.path.commonpath([path.parent for path in paths]))
     return [path.relative_to(shared).as_posix() for path in paths]
-
-
-def _local_files(source: Source, path: Path) -> list[Path]:
-    """Gives the user's file, or the files of the folder; refuses what is neither, with the nearest that is."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        what = _no_file(path)
-        raise DataError(f"data_file {path} {what}." if what else f"There is no data_file {path}.{path_hint(path)}")
-    for pattern in source.folder_files:
-        if found := sorted(entry for entry in path.glob(pattern) if not entry.is_dir()):
-            for entry in found:
-                if not entry.is_file():
-                    raise DataError(f"data_file {path} holds {entry.name}, which {_no_file(entry)}.")
-            return found
-    inside = sorted(entry.name for entry in path.iterdir() if entry.is_file())[:5]
-    holds = f"it holds {', '.join(inside)}" if inside else "it holds no files"
-    if source.folder_files:
-        raise DataError(f"data_file {path} has no {' or '.join(source.folder_files)}; {holds}.")
-    raise DataError(f"data_file {path} is a folder, not a file; {holds}.")
-
-
-def _no_file(path: Path) -> str | None:
-    """Says what stands under a name that is neither a file nor a folder; None where nothing does."""
-    if path.exists():
-        return "is a pipe or a device, which can be read only once; write its rows to a file, and name that"
-    return "is a link that leads to no file; mend the link, or name the file itself" if path.is_symlink() else None
 
 
 def _fetch(repo_id: str, name: str, revision: str | None) -> list[Path]:
@@ -125,11 +97,10 @@ def _fetch_matching(repo_id: str, pattern: str, revision: str | None, where: str
     found = sorted(folder.glob(pattern))
     if not found:
         raise DataError(f"The hub has no {where}; name a local file with --data_file.")
-    told = [re.search(r"-of-(\d+)", path.name) for path in found]
     # Without a network an older client gives whatever the cache holds, and half a dataset would go unnoticed.
-    if told[0] is not None and len(found) != int(told[0][1]):
+    for _, there, wanted in incomplete(found):
         raise DataError(
-            f"The cache has {len(found)} of the {int(told[0][1])} files {where}; fetch the others with a network, or "
-            "name local files with --data_file."
+            f"The cache has {there} of the {wanted} files {where}; fetch the others with a network, or name local "
+            "files with --data_file."
         )
     return found

@@ -79,17 +79,19 @@ def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: naming file and line.
     """
-    is_first = True
+    has_rows = False
     for number, line in iter_lines(path):
         if not line.strip(JSON_SPACE):
             continue
         try:
             value = parse_whole_json(line)
         except NotJsonError as error:
-            hint = other_form(path, "json") if is_first else ""
+            hint = "" if has_rows else other_form(path, "json")
             raise broken_json(path, number, error.position + 1, error, line, hint) from error
-        yield number, json_object(value, line, path, number, other_form(path, "json") if is_first else "")
-        is_first = False
+        if not isinstance(value, dict):
+            raise no_object(path, number, line, "" if has_rows else other_form(path, "json"))
+        has_rows = True
+        yield number, value
 
 
 def broken_json(path: Path, line: int, column: int, error: NotJsonError, text: str, hint: str = "") -> DataError:
@@ -109,23 +111,16 @@ def broken_json(path: Path, line: int, column: int, error: NotJsonError, text: s
     )
 
 
-def json_object(value: object, text: str, path: Path, number: int, hint: str = "") -> dict[str, Any]:
-    """Makes sure that an item is an object.
+def no_object(path: Path, place: int, text: str, hint: str = "") -> DataError:
+    """Builds the error of an item that is no object.
 
     Args:
-        value: the item.
+        path, place: its file, and where it begins.
         text: what it was read from, the item first.
-        path, number: its file, and where it begins.
         hint: as `broken_json` takes it.
-
-    Raises:
-        DataError: it is none.
     """
-    if not isinstance(value, dict):
-        raise DataError(
-            f"{path}, {shown_place(number)} holds {shown_source(text.strip())}; each row must be a JSON object.{hint}"
-        )
-    return value
+    held = shown_source(text.strip())
+    return DataError(f"{path}, {shown_place(place)} holds {held}; each row must be a JSON object.{hint}")
 
 
 def too_long(path: Path, number: int, what: str) -> DataError:
@@ -137,8 +132,8 @@ def too_long(path: Path, number: int, what: str) -> DataError:
         what: goes on too long.
     """
     return DataError(
-        f"{path}, line {number}: {what} is longer than {LONGEST_BYTES >> 20} MiB, which no row is; part the rows by "
-        "line ends, or fetch the file again."
+        f"{path}, line {number}: {what} is longer than {LONGEST_BYTES >> 20} MiB, the most that a row may be; part the "
+        "rows by line ends, or fetch the file again."
     )
 
 

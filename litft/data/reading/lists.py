@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from litft.data.reading.faults import shown
 from litft.data.reading.json_text import NotJsonError, parse_json
 from litft.data.reading.kinds import other_form
-from litft.data.reading.lines import LONGEST_BYTES, broken_json, iter_text, json_object, too_long
+from litft.data.reading.lines import LONGEST_BYTES, broken_json, iter_text, no_object, too_long
 from litft.data.reading.places import RowPlace
 from litft.errors import DataError
 
@@ -38,25 +39,27 @@ def iter_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DataError: naming file and line.
     """
     reader = _Reader(path)
-    for line, value in _items(reader):
-        yield line, json_object(value, reader.source, path, line)
+    for place, value in _items(reader):
+        if not isinstance(value, dict):
+            raise no_object(path, place, reader.source)
+        yield place, value
     if reader.next_character():
         raise reader.broken("something follows the list")
 
 
-def read_json_object(path: Path, listed: str) -> tuple[dict[str, Any], list[int]]:
-    """Gives the object that a file is, and the lines on which the items of one of its lists begin.
+def read_json_object(path: Path, listed: str) -> tuple[dict[str, Any], list[RowPlace]]:
+    """Gives the object that a file is, and the places of the items of one of its lists.
 
     Args:
         path: the file.
-        listed: the key of that list; no lines where the object has no such list.
+        listed: the key of that list; no places where the object has no such list.
 
     Raises:
         DataError: naming file and line.
     """
     reader = _Reader(path)
     values: dict[str, Any] = {}
-    lines: list[int] = []
+    places: list[RowPlace] = []
     if reader.next_character() != "{":
         if not reader.next_character():
             raise DataError(f"{path} is empty; expected one JSON object.")
@@ -64,15 +67,15 @@ def read_json_object(path: Path, listed: str) -> tuple[dict[str, Any], list[int]
     for _ in reader.members("{", "}"):
         key = reader.key()
         if key in values:
-            raise reader.broken(f'the key "{key[:40]}" stands twice in one object')
+            raise reader.broken(f"the key {shown(key)} stands twice in one object")
         if key == listed and reader.next_character() == "[":
             found = list(_items(reader))
-            values[key], lines = [item for _, item in found], [line for line, _ in found]
+            values[key], places = [item for _, item in found], [place for place, _ in found]
         else:
             values[key] = reader.value()
     if reader.next_character():
         raise reader.broken("something follows the object", other_form(path, "natural_instructions"))
-    return values, lines
+    return values, places
 
 
 def _items(reader: _Reader) -> Iterator[tuple[RowPlace, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from litft.data.reading.faults import shown_text
+from litft.data.reading.faults import seen, shown_text
 from litft.data.reading.kinds import other_form
 from litft.data.reading.places import RowPlace
 from litft.errors import DataError
@@ -35,7 +35,9 @@ def iter_parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield RowPlace(number), values
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} holds text that is not UTF-8 behind row {number}; fetch the file again.") from error
+        raise DataError(
+            f"{path} holds text that is not UTF-8, in row {number + 1} or soon behind it; fetch the file again."
+        ) from error
     except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise unreadable(path, "parquet", number, error, "fetch the file again") from error
 
@@ -50,7 +52,7 @@ def unreadable(path: Path, form: str, number: int, error: Exception, advice: str
         error: what arrow says.
         advice: what to do where nothing speaks for another form.
     """
-    reason = str(error).partition("\n")[0].rstrip(".")
+    reason = seen(str(error).partition("\n")[0].rstrip("."))
     behind = f" after row {number}" if number else ""
     hint = other_form(path, form)
     return DataError(f"{path} cannot be read as {form}{behind} ({reason}){'.' + hint if hint else f'; {advice}.'}")

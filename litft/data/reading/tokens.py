@@ -126,12 +126,18 @@ def labels_of(row: TokenRow, place: Place, ignored: int) -> tuple[list[int], lis
 
 def _whole_numbers(values: Any, may_be_bool: bool) -> Ints | str:
     """Gives a flat list or tensor as an array; or what it is, where it is none or holds anything but whole numbers."""
-    try:
-        listed = values if isinstance(values, list) else np.asarray(values).tolist()
-    except (ValueError, TypeError, RuntimeError):
-        return f"a {kind_of(values)} that holds no numbers"
-    if not isinstance(listed, list):
-        return kind_of(values)
+    listed = values
+    if not isinstance(values, list):
+        try:
+            numbers = np.asarray(values)
+        except (ValueError, TypeError, RuntimeError):
+            return f"a {kind_of(values)} that holds no numbers"
+        if numbers.ndim == 0:
+            return kind_of(values)
+        if numbers.ndim == 1 and numbers.dtype.kind == "i":
+            return numbers.astype(np.int64)
+        listed = numbers.tolist()
+    # The library would take true among numbers for 1.
     kinds = set(map(type, listed))
     if list in kinds:
         return "a list of lists"

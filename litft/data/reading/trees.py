@@ -51,9 +51,11 @@ def read_message(line: int, values: Mapping[str, object]) -> Message | str:
         if name not in values:
             return missing_field(name, values)
     role, rank = values["role"], values.get("rank")
+    if not isinstance(role, str):
+        return f'"role" is {kind_of(role)}, not text'
     return Message(
         line,
-        ROLES.get(role, role) if isinstance(role, str) else kind_of(role),
+        ROLES.get(role, role),
         values["text"],
         values.get("lang"),
         rank if isinstance(rank, int) else None,
@@ -80,7 +82,7 @@ def build_tree(line: int, prompt: Mapping[str, object]) -> Message | str:
                 return f'"replies" holds {kind_of(reply)}, not messages'
             message = read_message(line, reply)
             if isinstance(message, str):
-                return f"a reply has {message}"
+                return f"a reply: {message}"
             parent.replies.append(message)
             waiting.append((message, reply))
     return root
@@ -149,13 +151,11 @@ def iter_paths(root: Message, paths: Paths) -> Iterator[list[Message]]:
     waiting: list[list[Message]] = [[root]]
     while waiting:
         path = waiting.pop()
-        replies = path[-1].replies
-        if not replies:
-            yield path
-        elif paths == "best":
-            waiting.append([*path, min(replies, key=_order)])
-        else:
-            waiting += [[*path, reply] for reply in reversed(replies)]
+        while replies := path[-1].replies:
+            first, *others = [min(replies, key=_order)] if paths == "best" else replies
+            waiting += [[*path, reply] for reply in reversed(others)]
+            path.append(first)
+        yield path
 
 
 def walk(root: Message) -> Iterator[Message]:

@@ -40,7 +40,10 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
         _, header = next(records, (1, []))
         _check_header(path, header, names, columns)
         for line, cells in records:
-            yield _read_row(line, cells, header, names)
+            if [cells[0].removeprefix("\ufeff"), *cells[1:]] == header:
+                yield Rejected(line, "the header again, as where files were joined", is_fault=False)
+            else:
+                yield _read_row(line, cells, header, names)
 
 
 def unused_columns(path: Path, columns: Mapping[str, str] | None = None) -> str | None:
@@ -66,7 +69,12 @@ def _names(columns: Mapping[str, str] | None) -> dict[str, str]:
     for key in given:
         if key not in COLUMNS:
             raise DataError(f'--columns names "{key}"; it can name {", ".join(COLUMNS)}.{did_you_mean(key, COLUMNS)}')
-    return {name: given.get(name, name) for name in COLUMNS}
+    names = {name: given.get(name, name) for name in COLUMNS}
+    twice = next((key for key in given if list(names.values()).count(given[key]) > 1), None)
+    if twice is not None:
+        both = " and ".join(name for name in COLUMNS if names[name] == given[twice])
+        raise DataError(f'--columns makes the column "{given[twice]}" both {both}; each needs a column of its own.')
+    return names
 
 
 def _check_header(path: Path, header: list[str], names: dict[str, str], columns: Mapping[str, str] | None) -> None:
@@ -77,7 +85,7 @@ def _check_header(path: Path, header: list[str], names: dict[str, str], columns:
     needed = [name for name in COLUMNS if name in REQUIRED_COLUMNS or name in (columns or {})]
     missing = [name for name in needed if names[name] not in header]
     if missing:
-        hint = other_form(path, "csv") or _header_hint(header, missing, names)
+        hint = _separator_hint(header) or other_form(path, "csv") or _name_hint(header, missing, names)
         wanted = " and ".join(f'"{names[name]}"' for name in missing)
         raise DataError(f"{path} has no column {wanted}; found {found}.{hint}")
     for name in names.values():
@@ -85,12 +93,17 @@ def _check_header(path: Path, header: list[str], names: dict[str, str], columns:
             raise DataError(f'{path} has the column "{name}" {header.count(name)} times; found {found}.')
 
 
-def _header_hint(header: list[str], missing: list[str], names: dict[str, str]) -> str:
+def _separator_hint(header: list[str]) -> str:
+    """Says that a header is separated otherwise, where it is."""
+    cells = header[0].lower()
+    for mark, shown in ((";", '";"'), ("\t", "tabs"), ("|", '"|"')):
+        if len(header) == 1 and any(name in cells.split(mark) for name in REQUIRED_COLUMNS):
+            return f" The file is separated by {shown}; save it with commas."
+    return ""
+
+
+def _name_hint(header: list[str], missing: list[str], names: dict[str, str]) -> str:
     """Says what to do about missing columns."""
-    separator = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
-    if separator is not None:
-        shown = "tabs" if separator == "\t" else f'"{separator}"'
-        return f" The file is separated by {shown}; save it with commas."
     near = next((hint for name in missing if (hint := did_you_mean(names[name], header))), "")
     example = ",".join(f"{name}=YOUR_COLUMN" for name in missing)
     return f"{near} Name the file's own columns with `--columns {example}`."

@@ -12,6 +12,7 @@ from litft.data.reading.kinds import plain_suffix
 from litft.data.reading.lines import iter_lines
 from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Found, Rejected, Row, Rows, Source, read_fields
+from litft.errors import DataError
 
 # Source: the first of the patterns `cot_gsm8k` in FLAN's `flan/v2/templates.py`.
 COT_TARGET = "{chain_of_thought}\nTherefore, the answer is {answer}."
@@ -34,17 +35,19 @@ def read_flan(path: Path, answers: str = "chain_of_thought") -> Rows:
         yield Found(f"The rows are questions with chains of thought; taught is {taught} (--answers).")
         for line, text in iter_lines(path):
             if text.strip():
-                yield _read_cells(line, text.rstrip("\r\n"), answers)
+                yield _read_cells(path, line, text.rstrip("\r\n"), answers)
         return
     for line, values in iter_records(path):
         yield read_fields(line, values, instruction="inputs", response="targets")
 
 
-def _read_cells(line: int, text: str, answers: str) -> Row | Rejected:
+def _read_cells(path: Path, line: int, text: str, answers: str) -> Row | Rejected:
     """Reads one line of a `.tsv`, which has no header and no quotes."""
     cells = text.split("\t")
     if tuple(cell.strip().lower() for cell in cells) == COLUMNS:
         return Rejected(line, "a header, which the published files do not have", is_fault=False)
+    if sorted(cell.strip().lower() for cell in cells) == sorted(COLUMNS):
+        raise DataError(f"{path}, line {line} is a header in another order; expected are {', '.join(COLUMNS)}.")
     if len(cells) != len(COLUMNS):
         count = f"{len(cells)} cell{'s' * (len(cells) != 1)}"
         return Rejected(line, f"{count} between tabs; expected {len(COLUMNS)}: {', '.join(COLUMNS)}")

@@ -36,6 +36,7 @@ LOOKED_AT = 100
 ELSEWHERE = {
     "input_ids": ("they are token ids already", "tokenized"),
     "message_tree_id": ("they are OpenAssistant's messages or trees", "oasst1"),
+    "Instances": ("they are a task of Natural-Instructions", "natural_instructions"),
 }
 
 
@@ -207,7 +208,7 @@ def _detect(path: Path) -> Shape | None:
         )
     if len(left) == 1:
         return NAMED[left[0]]
-    raise DataError(_unclear(path, left) if left else _unknown(path, looked_at))
+    raise DataError(_unclear(path, left) if left else _mixed(path, looked_at) or _unknown(path, looked_at))
 
 
 def fitting_shapes(rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -235,6 +236,19 @@ def _unclear(path: Path, names: Iterable[str]) -> str:
     """Says that rows have two shapes at once."""
     shown = " and ".join(f"{name} ({', '.join(NAMED[name].needs)})" for name in names)
     return f"The rows of {path} could be {shown}; say which with --format NAME."
+
+
+def _mixed(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
+    """Says which shapes some rows have where no shape is that of most; an empty text where none has any."""
+    told = [
+        f"{count} {name}" for name, count in ((shape.name, sum(map(shape.fits, rows))) for shape in SHAPES) if count
+    ]
+    if not told:
+        return ""
+    return (
+        f"The rows of {path} are of no one shape: of the first {len(rows)} fit {' and '.join(told)}. Put the rows of "
+        "each shape into a file of their own, or say with --format NAME which to read."
+    )
 
 
 def _unknown(path: Path, rows: Sequence[Mapping[str, object]]) -> str:

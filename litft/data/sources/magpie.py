@@ -45,11 +45,12 @@ def _best_response(values: dict[str, object]) -> tuple[int, object] | str:
     responses = values["responses"]
     if not isinstance(responses, list) or not responses:
         return absent_field("responses", values, "a list of texts")
-    name = next((name for name in ("rewards", "reward") if isinstance(values.get(name), list)), None)
+    name = next((name for name in ("rewards", "reward") if values.get(name) is not None), None)
     if name is None:
         return 0, responses[0]
-    rewards = values[name]
-    assert isinstance(rewards, list)
+    rewards = [values[name]] if _is_number(values[name]) else values[name]
+    if not isinstance(rewards, list):
+        return absent_field(name, values, "a list of numbers")
     if len(rewards) != len(responses):
         return f'"{name}" has {len(rewards)} numbers for {len(responses)} responses'
     wrong = [reward for reward in rewards if not _is_number(reward)]

@@ -67,15 +67,15 @@ def read_tasks(
     Raises:
         DataError: the file is no task.
     """
-    values, lines = read_json_object(path, "Instances")
+    values, places = read_json_object(path, "Instances")
     task = _task(path, values, examples)
     instances: list[object] = values["Instances"]
     drawn = range(len(instances))
     chosen = set(drawn)
     if rows_per_task is not None and rows_per_task < len(instances):
         chosen = set(random.Random(f"{seed} {path.stem}").sample(drawn, rows_per_task))
-    for index, (line, instance) in enumerate(zip(lines, instances, strict=True)):
-        yield _read_instance(line, instance, task) if index in chosen else Rejected(line, NOT_DRAWN, is_fault=False)
+    for index, (place, instance) in enumerate(zip(places, instances, strict=True)):
+        yield _read_instance(place, instance, task) if index in chosen else Rejected(place, NOT_DRAWN, is_fault=False)
 
 
 def read_flat(path: Path) -> Rows:

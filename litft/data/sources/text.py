@@ -5,6 +5,7 @@ A document is an answer to nothing: it stands without a frame, and all of it car
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from litft.data.reading.rows import Rows, Source
 from litft.errors import DataError
 
 ROWS = (".jsonl", ".json")
+
+# How a file of JSON begins, on one line or on several.
+JSON = re.compile(r"\s*[\[{][\s\[{]*(\"|$)")
+JSON_ADVICE = 'give the file\'s name the ending .jsonl where its rows are {"text"}, else `litft prepare json` reads it.'
 
 
 def read_text(path: Path) -> Rows:
@@ -39,7 +44,7 @@ def read_text(path: Path) -> Rows:
 
 def _iter_documents(path: Path) -> Iterator[tuple[int, str]]:
     """Gives the documents of a text file, each with the line it begins on; an empty line ends one."""
-    first, gathered, size = 1, list[str](), 0
+    first, gathered, size, is_begun = 1, list[str](), 0, True
     for line, text in iter_lines(path):
         if not text.strip():
             if gathered:
@@ -48,10 +53,9 @@ def _iter_documents(path: Path) -> Iterator[tuple[int, str]]:
             continue
         if not gathered:
             first = line
-            if text.lstrip().startswith(('{"text"', '[{"text"')):
-                raise DataError(
-                    f'{path}, line {line} holds JSON with a "text"; give the file\'s name the ending .jsonl.'
-                )
+            if is_begun and JSON.match(text):
+                raise DataError(f"{path}, line {line} begins JSON, not text; {JSON_ADVICE}")
+            is_begun = False
         gathered.append(text)
         size += len(text)
         if size > LONGEST_BYTES:

@@ -105,8 +105,8 @@ def _place(path: Path, evidence: Evidence, asked: str) -> Place:
         raise DataError(f"The labels of {path} contradict each other: each names in {told}; say which with --labels.")
     if not evidence.only and evidence.both is not None:
         raise DataError(
-            f"Nothing in {path} says which token a label names: from {shown_place(evidence.both)} on they fit the token at "
-            "their own place and the token after it alike; say which with --labels same or --labels next."
+            f"Nothing in {path} says which token a label names: from {shown_place(evidence.both)} on they fit the "
+            "token at their own place and the token after it alike; say which with --labels same or --labels next."
         )
     return next(iter(evidence.only), "same")
 
