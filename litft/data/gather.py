@@ -1,4 +1,4 @@
-"""Reading all files of a dataset into memory: what each row says, what was rejected, and what the files were.
+"""Reading the files of a dataset row by row: what each row says, what was rejected, and what the files were.
 
 Knows no tokenizer and no formats.
 """
@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from litft.config.prepare import Preparations
+from litft.data.encode import AnyRow
 from litft.data.ledger import Ledger
 from litft.data.reading.hub import file_labels
-from litft.data.reading.rows import Found, Origin, Rejected, Row, Rows, Source, TokenRow
+from litft.data.reading.rows import Found, Origin, Rejected, Rows, Source, TokenRow
 from litft.data.recognise import nearest_command
 from litft.errors import DataError
 
@@ -20,44 +21,97 @@ SHOWN_REASONS = 3
 
 
 @dataclass
-class Gathered:
-    """What the files of a dataset held.
+class Gathering:
+    """The files of a dataset, and what was met in them so far. No row is kept.
 
     Attributes:
+        source, paths, config: the dataset, its files, and what the user asked of them.
         origin: who wrote the answers.
-        contents: each usable row, to be encoded or encoded already.
-        ledger: counts of the rows so far.
+        ledger: counts of the rows.
         found: a sentence for each form that the files turned out to have.
     """
 
-    origin: Origin
-    contents: list[Row | TokenRow] = field(default_factory=list)
+    source: Source
+    paths: list[Path]
+    config: Preparations
+    origin: Origin = field(init=False)
     ledger: Ledger = field(default_factory=Ledger)
     found: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Begins with what is known of the dataset."""
+        self.origin = self.source.origin
 
-def gather(source: Source, paths: list[Path], config: Preparations) -> Gathered:
-    """Reads all files, and refuses them when too many rows cannot be used.
+    def rows(self) -> Iterator[AnyRow]:
+        """Gives the rows of all files, or of a shard of them, one by one, those that cannot be used too; counts them.
 
-    Args:
-        source: the dataset.
-        paths: its files.
-        config: what the user asked of them.
+        Raises:
+            DataError: a file cannot be read, or answers are of another origin than asked for.
+        """
+        part, parts = self.config.part or (1, 1)
+        number = 0
+        for row in self._rows_of_files():
+            if isinstance(row, Found):
+                self._take_form(row)
+                continue
+            number += 1
+            if number % parts != part % parts:
+                continue
+            self.ledger.rows_read += 1
+            if not isinstance(row, Rejected):
+                self.ledger.notes.update(row.notes)
+            yield row
 
-    Raises:
-        DataError: a file cannot be read, holds no rows or too many that cannot be used, or answers of another origin
-            than asked for.
-    """
-    gathered = Gathered(source.origin)
-    for row in _iter_rows(source, paths, config):
-        if isinstance(row, Found):
-            _take_form(row, gathered, config)
-        else:
-            _take_row(row, gathered)
-    if not gathered.ledger.rows_read:
-        raise DataError(f"{_named(source, paths, config)} has no rows; {source.name} is {source.schema}.")
-    refuse_rejected(source, paths, config, gathered.ledger)
-    return gathered
+    def _rows_of_files(self) -> Rows:
+        """Gives the rows; one that may still be refused with its file."""
+        options = self.config.options()
+        for path, label in zip(self.paths, file_labels(self.paths), strict=True):
+            rows: Rows = self.source.read(path, **options)
+            for row in rows:
+                if isinstance(row, TokenRow | Found):
+                    yield replace(row, file=str(path))
+                elif len(self.paths) > 1:
+                    yield replace(row, file=label)
+                else:
+                    yield row
+
+    def _take_form(self, form: Found) -> None:
+        """Notes what a file turned out to be; of a set of several files, one by a model makes all of it so."""
+        if form.sentence not in self.found:
+            self.found.append(form.sentence)
+        if form.origin is not None:
+            refuse_origin(str(form.file), form.origin, self.config)
+            self.origin = form.origin if self.origin != "model" else "model"
+
+    def refuse_rejected(self) -> None:
+        """Refuses files of which more rows cannot be used than the user allows; nothing to learn from is too many.
+
+        Raises:
+            DataError: with the first reasons; or there are no rows at all.
+        """
+        read, rejected, allowed = self.ledger.rows_read, self.ledger.rejected, self.config.max_rejected_fraction
+        if not read:
+            shard = f" for shard {self.config.shard}" if self.config.part else ""
+            raise DataError(f"{self._named()} has no rows{shard}; {self.source.name} is {self.source.schema}.")
+        is_all = len(rejected) == read
+        count, first = (read, rejected.first) if is_all else (rejected.faults, rejected.first_faults)
+        if not is_all and count <= allowed * read:
+            return
+        shown = "; ".join(f"{row.place}: {row.reason}" for row in first[:SHOWN_REASONS])
+        more = "; and so on" if count > SHOWN_REASONS else ""
+        advice = (
+            f"{self.source.name} is {self.source.schema}"
+            if is_all
+            else f"max_rejected_fraction is {allowed}; mend the rows or raise it"
+        )
+        hint = nearest_command(self.source.name, self.paths[0]) if is_all else ""
+        raise DataError(f"{count} of {read} rows of {self._named()} cannot be used ({shown}{more}); {advice}.{hint}")
+
+    def _named(self) -> str:
+        """Gives what is read, as a user knows it: the one file, or the folder, or the dataset on the hub."""
+        if len(self.paths) == 1:
+            return str(self.paths[0])
+        return str(self.config.data_file or self.source.repo_id)
 
 
 def refuse_origin(name: str, origin: Origin, config: Preparations) -> None:
@@ -76,72 +130,3 @@ def refuse_origin(name: str, origin: Origin, config: Preparations) -> None:
     who = "a model wrote the answers" if origin == "model" else "nothing says who wrote the answers"
     advice = "" if origin == "model" else "; leave --origin away if you know that people did"
     raise DataError(f"origin is human, but {who} of {name}{advice}. `litft prepare --list` shows who wrote which.")
-
-
-def _iter_rows(source: Source, paths: list[Path], config: Preparations) -> Iterator[Row | TokenRow | Rejected | Found]:
-    """Gives the rows of all files; one that may still be refused with its file."""
-    options = config.options()
-    for path, label in zip(paths, file_labels(paths), strict=True):
-        rows: Rows = source.read(path, **options)
-        for row in rows:
-            if isinstance(row, TokenRow | Found):
-                yield replace(row, file=str(path))
-            elif len(paths) > 1:
-                yield replace(row, file=label)
-            else:
-                yield row
-
-
-def _take_form(form: Found, gathered: Gathered, config: Preparations) -> None:
-    """Notes what a file turned out to be; of a set of several files, one by a model makes all of it so."""
-    if form.sentence not in gathered.found:
-        gathered.found.append(form.sentence)
-    if form.origin is not None:
-        refuse_origin(str(form.file), form.origin, config)
-        gathered.origin = form.origin if gathered.origin != "model" else "model"
-
-
-def _take_row(row: Row | TokenRow | Rejected, gathered: Gathered) -> None:
-    """Counts a row, and keeps it where it can be used."""
-    ledger = gathered.ledger
-    ledger.rows_read += 1
-    if isinstance(row, Rejected):
-        ledger.rejected.append(row)
-        return
-    gathered.contents.append(row)
-    ledger.notes.update(row.notes)
-
-
-def _named(source: Source, paths: list[Path], config: Preparations) -> str:
-    """Gives what was read, as a user knows it: the one file, or the folder, or the dataset on the hub."""
-    if len(paths) == 1:
-        return str(paths[0])
-    return str(config.data_file or source.repo_id)
-
-
-def refuse_rejected(source: Source, paths: list[Path], config: Preparations, ledger: Ledger) -> None:
-    """Refuses files of which more rows cannot be used than the user allows; nothing to learn from is too many.
-
-    Args:
-        source, paths, config: as `gather` takes them.
-        ledger: knows what was rejected so far.
-
-    Raises:
-        DataError: with the first reasons.
-    """
-    rejected, allowed = ledger.rejected, config.max_rejected_fraction
-    is_all = len(rejected) == ledger.rows_read
-    faults = rejected if is_all else [row for row in rejected if row.is_fault]
-    if not is_all and len(faults) <= allowed * ledger.rows_read:
-        return
-    shown = "; ".join(f"{row.place}: {row.reason}" for row in faults[:SHOWN_REASONS])
-    more = "; and so on" if len(faults) > SHOWN_REASONS else ""
-    advice = (
-        f"{source.name} is {source.schema}"
-        if is_all
-        else f"max_rejected_fraction is {allowed}; mend the rows or raise it"
-    )
-    where, hint = _named(source, paths, config), nearest_command(source.name, paths[0]) if is_all else ""
-    raise DataError(
-        f"{len(faults)} of {ledger.rows_read} rows of {where} cannot be used ({shown}{more}); {advice}.{hint}"
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from array import array
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,14 +13,19 @@ from litft.data.encode import Example
 
 MAX_TEST_ROWS = 2000
 
+DRAW_BYTES = 8  # of what tells a row from others: by these it is drawn
+
+Part = dict[str, Tensor]
+
 
 @dataclass
 class Kept:
-    """The rows that will be written, one behind the other."""
+    """The rows that will be written, one behind the other, in about five bytes a token."""
 
     input_ids: array[int] = field(default_factory=lambda: array("i"))
     target_mask: bytearray = field(default_factory=bytearray)
     offsets: array[int] = field(default_factory=lambda: array("q", [0]))
+    draws: bytearray = field(default_factory=bytearray)
     digests: set[bytes] = field(default_factory=set)
 
     def __len__(self) -> int:
@@ -30,52 +34,96 @@ class Kept:
 
     def add(self, example: Example) -> bool:
         """Takes a row; False when an equal one is here already."""
-        ids, mask = array("i", example.input_ids), bytes(example.mask)
-        digest = hashlib.blake2b(ids.tobytes() + mask, digest_size=16).digest()
+        return self.take(array("i", example.input_ids).tobytes(), bytes(example.mask))
+
+    def take(self, ids: bytes, mask: bytes) -> bool:
+        """Does so with a row of bytes.
+
+        Args:
+            ids: as int32.
+            mask: a byte for each.
+        """
+        digest = hashlib.blake2b(ids + mask, digest_size=16).digest()
         if digest in self.digests:
             return False
         self.digests.add(digest)
-        self.input_ids += ids
+        self.draws += digest[:DRAW_BYTES]
+        self.input_ids.frombytes(ids)
         self.target_mask += mask
         self.offsets.append(len(self.input_ids))
         return True
 
     def lengths(self, longest: int, bins: int) -> list[int]:
         """Counts rows by their length, in equal steps up to the longest."""
-        counts = [0] * bins
-        for begin, end in pairwise(self.offsets):
-            counts[min((end - begin) * bins // (longest + 1), bins - 1)] += 1
+        steps = torch.frombuffer(self.offsets, dtype=torch.int64).diff() * bins // (longest + 1)
+        counts: list[int] = steps.clamp(max=bins - 1).bincount(minlength=bins).tolist()
         return counts
 
-    def tensors(self, rows: Tensor) -> dict[str, Tensor]:
-        """Gives the chosen rows as the tensors of `save_prepared`.
+    def split(self, test_fraction: float, seed: int) -> tuple[Part, Part]:
+        """Gives the rows for training and those held out, as the tensors of `save_prepared`; none stay here.
 
         Args:
-            rows: int64 (n,), indices.
+            test_fraction, seed: as `split_rows` takes them.
         """
-        ids = torch.frombuffer(self.input_ids, dtype=torch.int32)
-        mask = torch.frombuffer(self.target_mask, dtype=torch.bool)
-        spans = [(self.offsets[row], self.offsets[row + 1]) for row in rows.tolist()]
-        lengths = torch.tensor([0, *(end - begin for begin, end in spans)], dtype=torch.int64)
-        return {
-            "input_ids": torch.cat([ids[begin:end] for begin, end in spans]),
-            "target_mask": torch.cat([mask[begin:end] for begin, end in spans]),
-            "offsets": lengths.cumsum(0),
-            "source": torch.zeros(len(spans), dtype=torch.int16),
-        }
+        self.digests.clear()
+        train, test = split_rows(torch.frombuffer(self.draws, dtype=torch.int64), test_fraction, seed)
+        held_out = self._copied(test)
+        return self._moved(train), held_out
+
+    def _copied(self, rows: Tensor) -> Part:
+        """Gives rows, ascending, as tensors of their own."""
+        spans, offsets = self._spans(rows)
+        ids, mask = array("i"), bytearray()
+        for begin, end in spans:
+            ids += self.input_ids[begin:end]
+            mask += self.target_mask[begin:end]
+        return _part(ids, mask, offsets)
+
+    def _moved(self, rows: Tensor) -> Part:
+        """Gives rows, ascending, in the memory they lie in: a copy would take as much as the whole preparation."""
+        spans, offsets = self._spans(rows)
+        with memoryview(self.input_ids) as ids, memoryview(self.target_mask) as mask:
+            place = 0
+            for begin, end in spans:
+                ids[place : place + end - begin] = ids[begin:end]
+                mask[place : place + end - begin] = mask[begin:end]
+                place += end - begin
+        del self.input_ids[place:], self.target_mask[place:]
+        return _part(self.input_ids, self.target_mask, offsets)
+
+    def _spans(self, rows: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
+        """Says where rows lie, neighbours together, and gives their offsets when they lie by themselves."""
+        starts = torch.frombuffer(self.offsets, dtype=torch.int64)
+        begins, ends = starts[rows], starts[rows + 1]
+        gap = torch.ones(min(len(rows), 1), dtype=torch.bool)
+        parted = begins[1:] != ends[:-1]
+        spans = zip(begins[torch.cat([gap, parted])].tolist(), ends[torch.cat([parted, gap])].tolist(), strict=True)
+        return list(spans), torch.cat([torch.zeros(1, dtype=torch.int64), ends - begins]).cumsum(0)
 
 
-def split_rows(count: int, test_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Chooses which rows are held out.
+def _part(ids: array[int], mask: bytearray, offsets: Tensor) -> Part:
+    """Gives rows as the tensors of `save_prepared`, in the memory they lie in."""
+    return {
+        "input_ids": torch.frombuffer(ids, dtype=torch.int32) if ids else torch.zeros(0, dtype=torch.int32),
+        "target_mask": torch.frombuffer(mask, dtype=torch.bool) if mask else torch.zeros(0, dtype=torch.bool),
+        "offsets": offsets,
+        "source": torch.zeros(len(offsets) - 1, dtype=torch.int16),
+    }
+
+
+def split_rows(draws: Tensor, test_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Chooses which rows are held out, by what they are: in another order, or in shards, the same rows are chosen.
 
     Args:
-        count: rows there are.
+        draws: for each row a number that its digest decides, int64 (n,).
         test_fraction: share to hold out; at most 2,000 rows, and of two rows or more at least one.
-        seed: the same seed and count give the same choice.
+        seed: the same seed and rows give the same choice.
 
     Returns:
         Indices for training and for test, int64, each ascending.
     """
+    count = len(draws)
     held_out = min(MAX_TEST_ROWS, max(1, round(count * test_fraction)), count - 1) if test_fraction and count > 1 else 0
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    key = torch.empty(1, dtype=torch.int64).random_(generator=torch.Generator().manual_seed(seed))
+    order = (draws * (key | 1)).argsort(stable=True)  # an odd number times others leaves them different
     return order[held_out:].sort().values, order[:held_out].sort().values

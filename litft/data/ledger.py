@@ -20,12 +20,46 @@ BARS = " \u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
 @dataclass
+class Rejections:
+    """The rows that were not used: counted by their reasons, the first of them kept.
+
+    Attributes:
+        reasons: each reason -> rows.
+        left_out: the same, of those that do not count against `max_rejected_fraction`.
+        first, first_faults: the first rows of all, and of those that count.
+    """
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    first: list[Rejected] = field(default_factory=list)
+    first_faults: list[Rejected] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return self.reasons.total()
+
+    @property
+    def faults(self) -> int:
+        """How many of them count."""
+        return len(self) - self.left_out.total()
+
+    def add(self, row: Rejected) -> None:
+        """Counts a row."""
+        self.reasons[row.reason] += 1
+        if not row.is_fault:
+            self.left_out[row.reason] += 1
+        for rows in (self.first, self.first_faults) if row.is_fault else (self.first,):
+            if len(rows) < LISTED_REJECTED:
+                rows.append(row)
+
+
+@dataclass
 class Ledger:
     """The rows and tokens of one source; each row that was read ends in exactly one of the five places.
 
     Attributes:
         rows_read: rows of the file.
-        rejected: rows that were not used, each with its line and reason.
+        rejected: rows that were not used, and why.
         notes: for each thing that was left out of rows, in how many.
         rows_duplicate: rows equal to an earlier one, token for token.
         rows_dropped: rows that were too long, or had nothing to learn.
@@ -44,7 +78,7 @@ class Ledger:
     """
 
     rows_read: int = 0
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: Rejections = field(default_factory=Rejections)
     notes: Counter[str] = field(default_factory=Counter)
     rows_duplicate: int = 0
     rows_dropped: int = 0
@@ -107,8 +141,6 @@ class Ledger:
 
     def to_dict(self) -> dict[str, Any]:
         """Gives plain types for the manifest: the numbers, why rows were rejected, and what was left out of others."""
-        reasons = Counter(row.reason for row in self.rejected)
-        listed = [_listed(row) for row in self.rejected[:LISTED_REJECTED]]
         return {
             **self.counts(),
             "bos_per_row": dict(sorted(self.bos.items())),
@@ -116,8 +148,8 @@ class Ledger:
             "target_tokens_per_turn": [self.turn_targets[turn] for turn in sorted(self.turn_targets)],
             "lengths": self.lengths,
             "notes": dict(self.notes),
-            "rejected_reasons": dict(reasons.most_common(LISTED_REJECTED)),
-            "rejected": listed,
+            "rejected_reasons": dict(self.rejected.reasons.most_common(LISTED_REJECTED)),
+            "rejected": [_listed(row) for row in self.rejected.first],
         }
 
     def table(self) -> str:
@@ -164,7 +196,7 @@ class Manifest:
     settings: dict[str, Any]
     sources: dict[str, dict[str, Any]]
     ledgers: dict[str, Ledger]
-    files: dict[str, dict[str, Any]]
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Gives plain types, ready for YAML."""

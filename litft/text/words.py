@@ -11,6 +11,7 @@ import json
 import re
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 
 import sentencepiece
 import tokenizers
@@ -39,31 +40,44 @@ _MODEL_TYPE, _BPE, _SPACE_AS_SUFFIX = 3, 2, 24
 _CHARSMAP, _DUMMY_PREFIX, _FEWER_SPACES, _ESCAPED_SPACES = 2, 3, 4, 5
 
 
-class WordByWord(dict[str, bytes]):
+class WordByWord:
     """The ids of each word met, as int32. A word stands without the space before it, where there is but one."""
 
-    def __init__(self, encode: Callable[[str], list[int]]) -> None:
+    def __init__(self, encode: Callable[[list[str]], list[list[int]]]) -> None:
         """Begins with no word.
 
         Args:
-            encode: the library's, which puts a space before a text.
+            encode: the library's, for many texts at once, in its threads; it puts a space before each.
         """
-        super().__init__()
         self._encode = encode
+        self._known: dict[str, bytes] = {}
+
+    def __len__(self) -> int:
+        """How many words are remembered."""
+        return len(self._known)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Gives the ids of texts as the library does; texts that are equal are encoded once."""
-        ids = {text: memoryview(b"".join(map(self.__getitem__, _words_of(text)))) for text in dict.fromkeys(texts)}
+        parted = {text: _words_of(text) for text in dict.fromkeys(texts)}
+        new = list(set(chain.from_iterable(parted.values())).difference(self._known))
+        self._known.update(zip(new, map(_packed, self._encode(new)), strict=True))
+        known = self._known.__getitem__
+        ids = {text: memoryview(b"".join(map(known, words))) for text, words in parted.items()}
+        self._forget(new)
         return [ids[text].cast("i").tolist() for text in texts]
 
-    def __missing__(self, word: str) -> bytes:
-        """Encodes a word that is new."""
-        ids = array("i", self._encode(word)).tobytes()
-        if len(word) <= LONGEST_WORD:
-            if len(self) >= REMEMBERED_WORDS:
-                self.clear()
-            self[word] = ids
-        return ids
+    def _forget(self, new: Sequence[str]) -> None:
+        """Remembers no word that is unlikely to come again, and not too many others."""
+        for word in new:
+            if len(word) > LONGEST_WORD:
+                del self._known[word]
+        if len(self._known) > REMEMBERED_WORDS:
+            self._known.clear()
+
+
+def _packed(ids: Sequence[int]) -> bytes:
+    """Gives ids as int32."""
+    return array("i", ids).tobytes()
 
 
 def _words_of(text: str) -> list[str]:
@@ -101,7 +115,7 @@ def words_of_json(tokenizer: tokenizers.Tokenizer) -> WordByWord | None:
         return None
     if _joins_words(tokenizer.get_vocab()):
         return None
-    return WordByWord(lambda word: tokenizer.encode(word, add_special_tokens=False).ids)
+    return WordByWord(lambda words: [each.ids for each in tokenizer.encode_batch_fast(words, add_special_tokens=False)])
 
 
 def words_of_pieces(pieces: sentencepiece.SentencePieceProcessor) -> WordByWord | None:
@@ -114,7 +128,7 @@ def words_of_pieces(pieces: sentencepiece.SentencePieceProcessor) -> WordByWord 
         return None
     if _joins_words(pieces.id_to_piece(list(range(pieces.get_piece_size())))):
         return None
-    return WordByWord(pieces.encode)
+    return WordByWord(pieces.encode)  # of a list, it runs in threads
 
 
 def _joins_words(tokens: Collection[str]) -> bool:

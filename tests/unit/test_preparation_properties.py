@@ -259,6 +259,9 @@ def contiguous(expected: Expected, talk: Conversation) -> set[tuple[str, ...]]:
     return {tuple(expected.answers(Conversation(sum(part, ())))) for part in parts}
 
 
+UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"  # characters without a width
+
+
 def talk_of(row: dict[str, Any]) -> Conversation | None:
     """Gives the conversation of a row, None where nobody can learn from it."""
     try:
@@ -273,7 +276,8 @@ def talk_of(row: dict[str, Any]) -> Conversation | None:
     ]
     if messages[-1]["role"] == USER:
         messages = messages[:-1]
-    if len(messages) % 2 != (messages[0]["role"] == SYSTEM) or not all(each["content"].strip() for each in messages):
+    said = ["".join(each["content"].split()).strip(UNSEEN) for each in messages if each["role"] != SYSTEM]
+    if len(messages) % 2 != (messages[0]["role"] == SYSTEM) or not all(said):
         return None
     return Conversation(tuple(Message(each["role"], each["content"], each.get("input", "")) for each in messages))
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from tiny_text import BOS, EOS, SHARED, byte_tokenizer, write_checkpoint
 
 from litft.checkpoint.disk import sha256_file
 from litft.config.io import load_yaml
 from litft.config.prepare import PrepareConfig, PrepareCsvConfig
-from litft.data import prepare as prepare_module
-from litft.data.ledger import Ledger
-from litft.data.prepare import prepare, split_rows
+from litft.data import publish as publish_module
+from litft.data.kept import split_rows
+from litft.data.ledger import Ledger, Rejections
+from litft.data.prepare import prepare
 from litft.data.reading.rows import Rejected
 from litft.data.sources import SOURCES
 from litft.data.store import PreparedData
@@ -134,7 +137,7 @@ def test_train_on_all_learns_the_prompt_but_not_bos(folder: Path) -> None:
     [(1, 0.5, 0), (2, 0.01, 1), (2, 0.99, 1), (10, 0.1, 1), (10, 0.0, 0), (10, 0.25, 2), (50_000, 0.1, 2000)],
 )
 def test_size_of_the_held_out_part(rows: int, fraction: float, test_rows: int) -> None:
-    train, test = split_rows(rows, fraction, seed=1)
+    train, test = split_rows(torch.arange(rows), fraction, seed=1)
     assert (len(train), len(test)) == (rows - test_rows, test_rows)
     assert sorted([*train.tolist(), *test.tolist()]) == list(range(rows))
     assert train.tolist() == sorted(train.tolist())
@@ -337,7 +340,7 @@ def test_destination_that_is_a_file(folder: Path) -> None:
 def test_a_failed_write_leaves_the_old_set_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, destination = run(folder, numbered(8))
     before = {path.name: path.read_bytes() for path in destination.iterdir()}
-    saves = iter([prepare_module.save_prepared])
+    saves = iter([publish_module.save_prepared])
 
     def fail_at_the_second(path: Path, **parts: Any) -> None:
         for save in saves:
@@ -345,15 +348,47 @@ def test_a_failed_write_leaves_the_old_set_whole(folder: Path, monkeypatch: pyte
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare_module, "save_prepared", fail_at_the_second)
+    monkeypatch.setattr(publish_module, "save_prepared", fail_at_the_second)
     with pytest.raises(DataError, match="No space left on device"):
         run(folder, numbered(9), overwrite=True)
     assert {path.name: path.read_bytes() for path in destination.iterdir()} == before
 
 
+def test_memory_does_not_grow_with_what_is_read(folder: Path) -> None:
+    """Of rows that are equal one is kept, so that five times as many of them need no more memory."""
+    peaks = []
+    for count in (300, 300, 1500):
+        path = write_rows(folder.parent / f"{count}.jsonl", [("the same question " * 6, "answer")] * count)
+        tracemalloc.start()
+        ledger, _, _ = run(folder, path, overwrite=True)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert ledger["rows_duplicate"] == count - 1
+    assert peaks[2] < 1.2 * peaks[1]
+
+
+def test_rejected_rows_are_counted_and_few_are_kept() -> None:
+    rejected = Rejections()
+    for line in range(100):
+        rejected.add(Rejected(line, f"reason {line % 2}", is_fault=bool(line % 2)))
+    assert (len(rejected), rejected.faults) == (100, 50) and rejected.left_out == {"reason 0": 50}
+    assert [row.line for row in rejected.first] == list(range(20))
+    assert [row.line for row in rejected.first_faults] == list(range(1, 40, 2))
+
+
+def test_the_same_rows_are_held_out_in_any_order(folder: Path) -> None:
+    rows, held_out = numbered(40), []
+    for given in (rows, rows[::-1], rows[20:] + rows[:20]):
+        _, _, destination = run(folder, given, test_split_fraction=0.25, overwrite=True)
+        held_out.append(sorted(texts(folder, destination / "test.pt")))
+    assert held_out[0] == held_out[1] == held_out[2] and len(held_out[0]) == 10
+
+
 def test_a_lost_row_is_our_bug() -> None:
+    rejected = Rejections()
+    rejected.add(Rejected(1, "x"))
     with pytest.raises(AssertionError):
-        Ledger(rows_read=3, rejected=[Rejected(1, "x")], rows_dropped=1).to_dict()
+        Ledger(rows_read=3, rejected=rejected, rows_dropped=1).to_dict()
 
 
 @pytest.mark.parametrize(
