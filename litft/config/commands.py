@@ -80,7 +80,7 @@ def _prepare(dataset: str) -> Command:
     example = f"litft prepare {dataset} --checkpoint_dir meta-llama/Llama-2-7b-hf{known.flags}"
     words, config = ("prepare", dataset), f"litft.config.prepare:{known.config}"
     return Command(
-        words, config, "litft.data.prepare:prepare", known.help or f"the {dataset} dataset", example, dataset
+        words, config, "litft.data.shards:prepare_missing", known.help or f"the {dataset} dataset", example, dataset
     )
 
 
@@ -131,14 +131,14 @@ COMMANDS = (
         ("prepare", "mix"),
         "litft.config.mix:MixConfig",
         "litft.data.mix:mix",
-        "mix prepared folders in chosen shares",
+        "filter, mix and order prepared folders",
         "litft prepare mix --data_dirs data/lima,data/dolly --weights data/lima=2,data/dolly=1 "
         "--destination_path data/mix",
     ),
     Command(
         ("prepare", "join"),
         "litft.config.mix:JoinConfig",
-        "litft.data.mix:join",
+        "litft.data.shards:join",
         "join prepared folders, every row of them",
         "litft prepare join --data_dirs data/part-1,data/part-2 --destination_path data/whole",
     ),
@@ -149,6 +149,38 @@ COMMANDS = (
         "show prepared data: ledger, lengths, rows token by token",
         "litft inspect data/lima --grep 'prime numbers?' --html lima.html",
         first="data_dir",
+    ),
+    Command(
+        ("curate", "score"),
+        "litft.config.curate:ScoreConfig",
+        "litft.curate.score:score",
+        "score prepared rows with a model: loss, or IFD",
+        "litft curate score --data_dir data/alpaca --checkpoint_dir meta-llama/Llama-2-7b-hf "
+        "--destination_path data/alpaca-ifd",
+    ),
+    Command(
+        ("curate", "judge"),
+        "litft.config.curate:JudgeConfig",
+        "litft.curate.judge:judge",
+        "score prepared rows from 0 to 5 by a model behind an endpoint",
+        "litft curate judge --data_dir data/alpaca --endpoint https://api.openai.com/v1 --model gpt-4o-mini "
+        "--api_key_env OPENAI_API_KEY --destination_path data/alpaca-judged",
+    ),
+    Command(
+        ("curate", "grow"),
+        "litft.config.curate:GrowConfig",
+        "litft.curate.grow:grow",
+        "grow new tasks from seeds, as Self-Instruct does",
+        "litft curate grow --seeds seed_tasks.jsonl --checkpoint_dir meta-llama/Llama-2-7b-hf --count 1000 "
+        "--out grown.jsonl",
+    ),
+    Command(
+        ("curate", "backtranslate"),
+        "litft.config.curate:BacktranslateConfig",
+        "litft.curate.backtranslate:backtranslate",
+        "write the instruction that each of your texts answers",
+        "litft curate backtranslate --documents texts.jsonl --checkpoint_dir out/lora/lima/final --score true "
+        "--min_score 4.5 --out pairs.jsonl",
     ),
     _finetune("full", "FullRun", "train every weight"),
     _finetune("lora", "LoRARun", "train low-rank adapters"),

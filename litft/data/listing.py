@@ -37,7 +37,7 @@ def iter_lines(view: View, in_colour: bool) -> Iterator[str]:
     yield from (f"  {name}: {value}\n" for name, value in view.facts)
     for table in view.tables:
         yield f"\n{table.title}\n"
-        yield from _table(table)
+        yield from table_lines(table)
     yield f"\n{LENGTHS}\n"
     yield from _lengths(view.lengths)
     if view.step is not None:
@@ -55,8 +55,8 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ") + "\n"
 
 
-def _table(table: Table) -> Iterator[str]:
-    """Gives the rows of a table, aligned."""
+def table_lines(table: Table) -> Iterator[str]:
+    """Gives the rows of a table, aligned, and what is said below them, each with its end."""
     rows = [table.head, *table.rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.head))]
     for first, *rest in rows:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from litft.config.inspect import InspectConfig
 from litft.config.plan import build_plan
@@ -94,18 +93,35 @@ def _in_words(name: str, value: object) -> str:
 
 
 def shares_of(manifest: Mapping[str, Any]) -> list[Table]:
-    """Gives what a mix took of each folder; nothing for data that is no mix."""
+    """Gives what a mix left out and took of each folder, a column for each; nothing for data that is no mix."""
     parts = [part for part in manifest.get("parts") or () if isinstance(part, dict)]
-    names = ("rows", "rows_taken", "rows_different", "target_tokens_taken")
-    rows = [(str(part.get("data_dir")), *(_number(part.get(name)) for name in names)) for part in parts]
-    return [Table("Parts of the mix", ("folder", *(name.replace("_", " ") for name in names)), rows)] if rows else []
+    if not parts:
+        return []
+    columns = [_counts_of(part) for part in parts]
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [(name.replace("_", " "), *(_number(column.get(name)) for column in columns)) for name in names]
+    notes = manifest.get("notes") or {}
+    told = tuple(f"{note}: {_number(count)}" for note, count in notes.items()) if isinstance(notes, dict) else ()
+    return [Table("Parts of the mix", ("", *(str(part.get("data_dir")) for part in parts)), rows, told)]
+
+
+def _counts_of(part: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
+    """Gives the counts of one part under one name each, what was left out by its reasons."""
+    counts: dict[str, int] = {}
+    for name, value in part.items():
+        if isinstance(value, dict):
+            inner = "left out by " if name == "removed" else f"{name}, "
+            counts |= _counts_of(value, prefix + inner)
+        elif isinstance(value, int):
+            counts[prefix + name] = value
+    return counts
 
 
 def mixture_of(files: Sequence[PreparedData]) -> Table:
     """Gives the shares of each source in each file, by rows and by tokens with loss."""
     rows: list[tuple[str, ...]] = []
     for data in files:
-        lengths, targets = data.lengths, targets_of(data)
+        lengths, targets = data.lengths, data.target_counts
         for index, name in enumerate(source_names(data)):
             of = data.source == index
             tokens, learned = int(lengths[of].sum()), int(targets[of].sum())
@@ -113,12 +129,6 @@ def mixture_of(files: Sequence[PreparedData]) -> Table:
             cells = (f"{int(of.sum()):,}", f"{share:.1%}", f"{tokens:,}", f"{learned:,}", f"{learned_share:.1%}")
             rows.append((f"{data.path.name} {name}", *cells))
     return Table("Mixture", ("file, source", "rows", "share", "tokens", "with loss", "share of loss"), rows)
-
-
-def targets_of(data: PreparedData) -> Tensor:
-    """Gives how many tokens of each row carry loss, int64 (n_examples,)."""
-    before = torch.cat([torch.zeros(1, dtype=torch.int64), data.target_mask.cumsum(0)])
-    return before[data.offsets].diff()
 
 
 def lengths_of(data: PreparedData) -> list[tuple[str, int]]:

@@ -100,6 +100,12 @@ class PreparedData:
         """Tokens of each row, int64 (n_examples,)."""
         return self.offsets.diff()
 
+    @cached_property
+    def target_counts(self) -> Tensor:
+        """Tokens of each row that carry loss, int64 (n_examples,)."""
+        before = torch.cat([torch.zeros(1, dtype=torch.int64), self.target_mask.cumsum(0)])
+        return before[self.offsets].diff()
+
     def row(self, index: int) -> tuple[Tensor, Tensor]:
         """Gives one row: ids int32 (T,) and target mask bool (T,)."""
         begin, end = int(self.offsets[index]), int(self.offsets[index + 1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -15,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from litft import LLM
-from litft.cli import find_command
+from litft.cli import find_command, main
 from litft.config.commands import COMMANDS, Command
+from litft.config.filters import QUALITY_RULES
 from litft.config.io import load_yaml
 from litft.config.model import ModelConfig
 from litft.config.parse import HelpRequest, parse_config
@@ -153,12 +155,57 @@ def test_python_compiles(page: Path) -> None:
 
 
 @pages
-def test_yaml_is_a_run(page: Path, tmp_path: Path) -> None:
+def test_yaml_is_a_config(page: Path, tmp_path: Path) -> None:
     for block in fences(page, "yaml"):
         path = tmp_path / "run.yaml"
         path.write_text(block, encoding="utf-8")
-        assert load_yaml(path)
-        parse(["finetune", "lora", "--config", str(path)])
+        command = ["prepare", "mix"] if "data_dirs" in load_yaml(path) else ["finetune", "lora"]
+        parse([*command, "--config", str(path)])
+
+
+QUESTIONS = ("What is a kite made of", "Where do the herons sleep", "Who keeps the old mill", "When is the rye ripe")
+PLACES = ("in May", "by the lake", "in this village", "on a windy day", "at the mill", "in the north", "after the rain")
+
+
+def test_the_mix_of_its_page_works(project: Path) -> None:
+    """With three small sets that hold one row more for each filter of the page."""
+    page, shipped = ROOT / "tutorials" / "mix.md", ROOT / "config_hub" / "data" / "mix.yaml"
+    assert fences(page, "yaml")[0] == shipped.read_text(encoding="utf-8")
+    taken = {
+        "Name the sea.": "As an AI language model, I do not swim.",
+        "Tell me of the sea.": "It is wide. Subscribe to our letters for more of the sea.",
+        "Und das Meer?": "Das Meer ist weit und tief, und niemand kennt seinen Grund.",
+        "How many eggs?": "A hen lays one egg a day and two on each Sunday, so in a week it lays eight.",
+    }
+    for number, name in enumerate(("lima", "dolly", "alpaca")):
+        rows = {
+            f"{asked} {where}?": f"{name} says: {asked.split()[-1]}, {where}."
+            for asked in QUESTIONS
+            for where in PLACES
+        }
+        rows |= taken if number == 0 else {}
+        path = write_csv_rows(Path(f"{name}.csv"), rows)
+        words = ["--data_file", str(path), "--destination_path", f"data/{name}", "--checkpoint_dir", "acme/tiny"]
+        assert main(["prepare", "csv", *words]) == 0
+    Path("benchmarks").mkdir()
+    Path("benchmarks/gsm8k.jsonl").write_text(json.dumps({"question": taken["How many eggs?"]}), encoding="utf-8")
+    Path("benchmarks/truthful_qa.csv").write_text("Question\nnone of these\n", encoding="utf-8")
+    assert main(["prepare", "mix", "--config", str(shipped)]) == 0
+    reasons = {json.loads(line)["reason"] for line in Path("data/mix/removed.jsonl").read_text().splitlines()}
+    assert reasons >= {"quality.refusal", "leave_out.answer", "languages", "benchmarks"}
+
+
+def write_csv_rows(path: Path, rows: dict[str, str]) -> Path:
+    """Writes questions and answers as `litft prepare csv` reads them."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("instruction", "output"), *rows.items()])
+    return path
+
+
+def test_the_rules_of_the_page_are_those_of_the_code() -> None:
+    page = (ROOT / "tutorials" / "mix.md").read_text(encoding="utf-8")
+    section = page.split("| rule |")[1].split("## Scores")[0]
+    assert re.findall(r"^\| `(\w+)`", section, flags=re.MULTILINE) == list(QUALITY_RULES)
 
 
 @pytest.mark.parametrize("page", [README, ROOT / "tutorials" / "generate.md"], ids=lambda page: page.name)

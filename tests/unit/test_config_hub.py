@@ -23,7 +23,7 @@ from litft.methods.lora import LoRA
 from litft.model.load import DTYPES, build_empty
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "config_hub").rglob("*.yaml"))
+FILES = sorted((ROOT / "config_hub" / "finetune").rglob("*.yaml"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 MODELS = ("pythia-160m", "tiny-llama-1.1b", "llama-2-7b", "llama-3.1-8b", "mistral-7b", "falcon-7b", "debug")
 KINDS: dict[str, type[RunConfig]] = {"full": FullRun, "lora": LoRARun, "adapter": AdapterRun}
