@@ -1,0 +1,1 @@
+"""What needs a model or an endpoint to choose rows or to make them: `litft curate`."""

@@ -1,0 +1,149 @@
+"""A prepared folder that is read, and written again with a score for each row. Knows no models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litft.checkpoint.disk import atomic_path, sha256_file
+from litft.config.io import dump_yaml, load_yaml
+from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, find_data_dir, save_prepared
+from litft.data.vocabulary import TOKENIZER_DIR, publish_tokenizer
+from litft.errors import DataError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Prepared data as it lies there.
+
+    Attributes:
+        path: the folder.
+        splits: train.pt, and test.pt where rows were held out.
+        manifest: what was said of them.
+    """
+
+    path: Path
+    splits: dict[str, PreparedData]
+    manifest: dict[str, Any]
+
+    @property
+    def train(self) -> PreparedData:
+        """The rows of train.pt."""
+        return self.splits[TRAIN_FILE]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are in all."""
+        return sum(map(len, self.splits.values()))
+
+    def digests(self) -> dict[str, str]:
+        """Gives the SHA-256 of each file."""
+        return {name: sha256_file(self.path / name) for name in self.splits}
+
+
+def open_folder(data_dir: Path) -> Folder:
+    """Opens prepared data.
+
+    Raises:
+        DataError: it is none, or holds rows of Lit-GPT, which name no tokenizer.
+    """
+    path = find_data_dir(data_dir)
+    names = [TRAIN_FILE, *([TEST_FILE] if (path / TEST_FILE).is_file() else [])]
+    splits = {name: PreparedData.load(path / name) for name in names}
+    if not splits[TRAIN_FILE].meta:
+        raise DataError(f"{path} holds rows of Lit-GPT; `litft prepare tokenized` makes them ready to be scored.")
+    return Folder(path, splits, load_yaml(path / MANIFEST_FILE))
+
+
+def check_destination(data_dir: Path, destination: Path, overwrite: bool) -> Path:
+    """Gives where the scored folder goes.
+
+    Raises:
+        DataError: it holds finished data that nobody asked to replace, is a file, or is the folder that is read.
+    """
+    destination = destination.expanduser()
+    if destination.exists() and not destination.is_dir():
+        raise DataError(f"destination_path {destination} is a file; name a folder.")
+    if destination.resolve() == data_dir.expanduser().resolve():
+        raise DataError(f"destination_path is data_dir, {destination}, which is only read; name another folder.")
+    if (destination / MANIFEST_FILE).exists() and not overwrite:
+        raise DataError(
+            f"destination_path {destination} already holds prepared data; name another folder, or replace it with "
+            "--overwrite true."
+        )
+    return destination
+
+
+def write_scored(folder: Folder, destination: Path, scores: Mapping[str, Sequence[float]], how: dict[str, Any]) -> None:
+    """Writes a folder again, each row with its score. The old manifest goes first, the new one comes last.
+
+    Args:
+        folder: what is scored.
+        destination: where it goes; other files there stay.
+        scores: for each file one number a row, NaN where there is none.
+        how: what the score is, for meta and manifest: `kind`, and how it was made.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    described = {}
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        for name in (MANIFEST_FILE, TEST_FILE):
+            (destination / name).unlink(missing_ok=True)
+        for name, data in folder.splits.items():
+            with atomic_path(destination / name) as path:
+                save_prepared(
+                    path,
+                    input_ids=data.input_ids,
+                    target_mask=data.target_mask,
+                    offsets=data.offsets,
+                    source=data.source,
+                    meta={**data.meta, "score": how},
+                    score=torch.tensor(scores[name], dtype=torch.float32),
+                )
+            digest = sha256_file(destination / name)
+            described[name] = {"rows": len(data), "tokens": len(data.input_ids), "sha256": digest}
+        tokenizer = folder.path / TOKENIZER_DIR
+        publish_tokenizer(tokenizer if tokenizer.is_dir() else None, destination)
+        with atomic_path(destination / MANIFEST_FILE) as path:
+            path.write_text(dump_yaml({**folder.manifest, "score": how, "files": described}), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"Cannot write to destination_path {destination}: {error.strerror}.") from error
+
+
+def score_table(data: PreparedData, scores: Sequence[float]) -> str:
+    """Gives, for each source, how many rows have a score, their mean and their quartiles, as lines to read.
+
+    Args:
+        data: the rows.
+        scores: one a row, NaN where there is none.
+    """
+    values = torch.tensor(scores, dtype=torch.float64)
+    names = [str(name) for name in data.meta["source_names"]]
+    groups = [(name, values[data.source == number]) for number, name in enumerate(names)]
+    if len(names) > 1:
+        groups.append(("all", values))
+    head = ("source", "rows", "scored", "mean", "25%", "50%", "75%")
+    cells = [head, *(_cells(name, group) for name, group in groups if len(group))]
+    wide = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return "\n".join(
+        "  "
+        + "  ".join(
+            [line[0].ljust(wide[0]), *(text.rjust(size) for text, size in zip(line[1:], wide[1:], strict=True))]
+        )
+        for line in cells
+    )
+
+
+def _cells(name: str, values: Tensor) -> tuple[str, ...]:
+    """Gives one line of the table."""
+    known = values[~values.isnan()]
+    numbers = [known.mean(), *(known.quantile(share) for share in (0.25, 0.5, 0.75))] if len(known) else [math.nan] * 4
+    return (name, f"{len(values):,}", f"{len(known):,}", *(f"{float(number):.3f}" for number in numbers))

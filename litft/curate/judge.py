@@ -1,0 +1,101 @@
+"""`litft curate judge`: each prepared row gets a score from 0 to 5 from a model behind an endpoint.
+
+Source: AlpaGasus, arXiv 2307.08701 (Chen et al. 2023), which keeps the rows of Alpaca that ChatGPT gives 4.5 or more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from litft.config.curate import JudgeConfig
+from litft.curate.asking import Question, Remembering, Reply
+from litft.curate.endpoint import Endpoint
+from litft.curate.folder import check_destination, open_folder, score_table, write_scored
+from litft.curate.journal import Journal
+from litft.curate.rating import HIGHEST, LOWEST, fill_prompt, read_prompt, read_score
+from litft.data.store import TRAIN_FILE
+from litft.data.texts import TextReader, require_tokenizer
+
+Report = Callable[[str], None]
+
+REPLIES_FILE = "judge.jsonl"
+
+
+def judge(config: JudgeConfig, report: Report = lambda message: None) -> Path:
+    """Writes prepared data again, each row with the score that a model gives it.
+
+    Args:
+        config: which rows, which endpoint, and where to write.
+        report: takes each message for the user.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: the rows cannot be read, or the destination is taken.
+        GenerationError: the endpoint does not answer; what it answered by then stays in judge.jsonl.
+        ConfigError: the prompt or the key cannot be used.
+    """
+    folder = open_folder(config.data_dir)
+    destination = check_destination(folder.path, config.destination_path, config.overwrite)
+    tokenizer = require_tokenizer(folder.train, config.checkpoint_dir)
+    prompt = read_prompt(config.prompt)
+    asker = Endpoint(config, report)
+    judged = {name: data for name, data in folder.splits.items() if config.held_out or name == TRAIN_FILE}
+    questions = []
+    for data in judged.values():
+        reader = TextReader(data, tokenizer)
+        for row in tqdm(range(len(data)), desc="reading", unit=" rows", disable=None):
+            questions.append(Question(fill_prompt(prompt, reader.read(row)), config.max_new_tokens))
+    with Journal(destination / REPLIES_FILE) as journal:
+        remembering = Remembering(asker, journal)
+        if known := sum(map(remembering.knows, questions)):
+            report(f"{known:,} of {len(questions):,} rows are judged; going on from there.")
+        replies = iter(remembering.ask_all(questions, "judging"))
+    given = {name: [next(replies) for _ in range(len(data))] for name, data in judged.items()}
+    scores = {
+        name: [_score(reply) for reply in given[name]] if name in given else [math.nan] * len(data)
+        for name, data in folder.splits.items()
+    }
+    left = Counter(why for replies in given.values() for reply in replies if (why := unscored(reply)))
+    write_scored(folder, destination, scores, _how(config, prompt, left))
+    report(f"scores of the training rows by {config.model}\n{score_table(folder.train, scores[TRAIN_FILE])}")
+    for reason, count in left.most_common():
+        report(f"{count:,} rows have no score: {reason}")
+    report(remembering.cost())
+    report(f"Next: litft prepare mix --data_dirs {destination} --min_score 4.5 --destination_path {destination}-best")
+    return destination
+
+
+def unscored(reply: Reply) -> str | None:
+    """Says why a reply gives no score; None where it gives one."""
+    if reply.refused is not None:
+        return "the server refused the request"
+    if read_score(reply.text) is None:
+        return f"the reply's first line is no number from {LOWEST:g} to {HIGHEST:g}"
+    return None
+
+
+def _score(reply: Reply) -> float:
+    """Gives the score of a row, NaN where the reply gives none."""
+    score = read_score(reply.text)
+    return math.nan if score is None else score
+
+
+def _how(config: JudgeConfig, prompt: str, left: Counter[str]) -> dict[str, Any]:
+    """Says what the score is, for the manifest."""
+    return {
+        "kind": "judge",
+        "meaning": f"what {config.model} gives the answers, from {LOWEST:g} to {HIGHEST:g}",
+        "model": config.model,
+        "endpoint": config.endpoint,
+        "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
+        "unscored": dict(sorted(left.items())),
+    }
