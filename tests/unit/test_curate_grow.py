@@ -270,3 +270,13 @@ def test_rouge_is_that_of_the_plain_table(first: list[str], second: list[str], o
 
 def test_words_are_those_of_rouge() -> None:
     assert words_of("Don't SAY 'x-1'!") == ["don", "t", "say", "x", "1"]
+
+
+def test_tasks_of_one_reply_are_compared_too(tmp_path: Path) -> None:
+    seeds_in(tmp_path)
+    twins = "Sing of quinces in the rain.\n10. Sing of quinces in the snow.\n11. Praise my old clock at noon."
+    with ChatServer(lambda prompt: twins if "Come" in prompt else "Output: La!") as server:
+        grow(config_of(tmp_path, server, count=2))
+    instructions = [json.loads(line)["instruction"] for line in (tmp_path / "grown.jsonl").read_text().splitlines()]
+    assert instructions == ["Sing of quinces in the rain.", "Praise my old clock at noon."]
+    assert load_yaml(tmp_path / "grown.yaml")["dropped"] == {"too like another": 1}

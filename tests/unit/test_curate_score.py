@@ -133,6 +133,15 @@ def test_the_same_work_gives_the_same_bytes(world: Path, tmp_path: Path) -> None
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_nothing_of_former_data_stays(world: Path, tmp_path: Path) -> None:
+    scored(world, tmp_path / "out")
+    shutil.copytree(world / "fruit", tmp_path / "fruit")
+    (tmp_path / "fruit" / "test.pt").unlink()
+    score(config_of(world, tmp_path / "out", data_dir=tmp_path / "fruit", overwrite=True))
+    assert not (tmp_path / "out" / "test.pt").exists()
+    assert list(load_yaml(tmp_path / "out" / "manifest.yaml")["files"]) == ["train.pt"]
+
+
 def test_another_model_does_not_go_on(world: Path, tmp_path: Path) -> None:
     first = scored(world, tmp_path / "out")
     (tmp_path / "out" / "manifest.yaml").unlink()  # as if it had been killed before the end
