@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 
+from litft.data.reading.places import shown_place
 from litft.data.reading.rows import Rejected, Row, TokenRow
 from litft.errors import TokenizerError
 from litft.text.conversation import ASSISTANT, Conversation, Exchange, Message, Piece, Span, StyleError
@@ -144,14 +145,13 @@ class Encoding:
         """Says which tokens before an answer are learned."""
         if self.train_on == "all":
             return [True] * len(prompt)
-        if not any(message.role in self.roles for message in conversation.messages if message.role != ASSISTANT):
+        messages, pieces = conversation.messages, exchange.prompt
+        learned = [piece.message is not None and messages[piece.message].role in self.roles for piece in pieces]
+        if not any(learned):
             return [False] * len(prompt)
-        owners = [piece.message for piece in exchange.prompt for _ in piece.text]
-        learned = {None: False} | {
-            index: message.role in self.roles for index, message in enumerate(conversation.messages)
-        }
+        owners = [is_learned for piece, is_learned in zip(pieces, learned, strict=True) for _ in piece.text]
         spans = self.tokenizer.spans(exchange.prompt, "" if exchange.bos else before)
-        mask = [begin < len(owners) and learned.get(owners[begin], False) for begin, _ in spans]
+        mask = [begin < len(owners) and owners[begin] for begin, _ in spans]
         return [False] * (len(prompt) - len(mask)) + mask
 
 
@@ -181,8 +181,9 @@ def example_of_ids(tokenizer: Tokenizer, row: TokenRow) -> Example:
     largest = max(row.input_ids)
     if largest >= tokenizer.vocab_size:
         raise TokenizerError(
-            f"{row.file}, line {row.line} holds the token id {largest}, but the tokenizer has {tokenizer.vocab_size} "
-            "tokens; the rows were made with another tokenizer, name its model with --checkpoint_dir."
+            f"{row.file}, {shown_place(row.line)} holds the token id {largest}, but the tokenizer has "
+            f"{tokenizer.vocab_size} tokens; the rows were made with another tokenizer, name its model with "
+            "--checkpoint_dir."
         )
     mask = [bool(bit) for bit in row.mask]
     mask[0] = False
