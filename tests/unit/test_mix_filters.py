@@ -18,10 +18,12 @@ from tiny_text import write_checkpoint
 from litft.config.filters import BenchmarksConfig, FiltersConfig, NearConfig, PatternsConfig
 from litft.config.inspect import InspectConfig
 from litft.config.io import load_yaml
+from litft.config.mix import JoinConfig
 from litft.data.filters import build_filters
 from litft.data.filters.near import overlap_of, runs_in
 from litft.data.filters.row import RowReader
 from litft.data.inspect import inspect
+from litft.data.mix import join
 from litft.data.mixing.order import ORDERS
 from litft.data.mixing.parts import open_parts
 from litft.data.store import PreparedData
@@ -186,6 +188,14 @@ def test_a_share_of_each_source_or_of_all(folder: Path, tmp_path: Path) -> None:
     give_scores(folder / "low", [0.01, 0.02, 0.03, 0.04, 0.05, 0.06])
     mixed(folder, tmp_path, "b", "low", filters={"keep": 0.34, "keep_of": "all"}, order="given")
     assert pairs_in(folder, tmp_path / "train.pt") == [*B[:3]]
+
+
+def test_scores_go_through_join(folder: Path, tmp_path: Path) -> None:
+    join(JoinConfig(data_dirs=(str(folder / "b"), str(folder / "a")), destination_path=tmp_path / "j"))
+    data = PreparedData.load(tmp_path / "j" / "train.pt")
+    assert pairs_in(folder, tmp_path / "j" / "train.pt") == [*B, *A[1:]]  # as they stand, the equal one once
+    assert data.score is not None and data.meta["score"] == {"kind": "judge"}
+    assert data.score[:3].tolist() == pytest.approx([0.1, 0.9, 0.5]) and bool(data.score[3:].isnan().all())
 
 
 def test_shares_inverse_to_a_score(folder: Path, tmp_path: Path) -> None:
