@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,9 @@ class Preparation:
     """What every preparation is told: a tokenizer, and what becomes of each row."""
 
     checkpoint_dir: Path = leaf(REQUIRED, "the converted model whose tokenizer encodes the rows")
-    destination_path: Path | None = leaf(None, "where train.pt, test.pt and manifest.yaml go (default data/<dataset>)")
+    destination_path: Path | None = leaf(
+        None, "where train.pt, test.pt and manifest.yaml go (default data/<dataset>; of a shard <dataset>-1-of-8)"
+    )
     max_seq_length: int = leaf(2048, "longest row in tokens; capped at the model's context")
     test_split_fraction: float = leaf(0.1, "share of the rows held out, at most 2,000 rows")
     seed: int = leaf(42, "decides which rows are held out")
@@ -41,6 +44,11 @@ class Preparation:
     )
     max_rejected_fraction: float = leaf(0.01, "share of unreadable rows above which nothing is written")
     overwrite: bool = leaf(False, "replace data prepared there before")
+    shard: str | None = leaf(
+        None,
+        "prepare one part of n, for `litft prepare join`: 1/8 to 8/8, where 1/8 is the rows 1, 9, 17, ...; one that is "
+        "whole already is left as it is",
+    )
 
     def __post_init__(self) -> None:
         """Refuses numbers that cannot be meant.
@@ -56,6 +64,14 @@ class Preparation:
         self._check_train_on()
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must be from 0 to 1.")
+        if self.shard is not None and (self.part is None or not 1 <= self.part[0] <= self.part[1]):
+            raise ConfigError(f"shard is {self.shard}; it must be one of n parts, counted from 1, such as 1/8 to 8/8.")
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """The number of the shard, from 1, and how many there are; None where all rows are prepared."""
+        found = re.fullmatch(r"(\d+)/(\d+)", self.shard or "")
+        return (int(found[1]), int(found[2])) if found else None
 
     def _check_train_on(self) -> None:
         """Refuses tokens that do not exist."""

@@ -11,7 +11,7 @@ import json
 import re
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 import sentencepiece
 import tokenizers
@@ -59,12 +59,13 @@ class WordByWord:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Gives the ids of texts as the library does; texts that are equal are encoded once."""
         parted = {text: _words_of(text) for text in dict.fromkeys(texts)}
-        new = list(set(chain.from_iterable(parted.values())).difference(self._known))
+        words = list(chain.from_iterable(parted.values()))
+        new = list(set(words).difference(self._known))
         self._known.update(zip(new, map(_packed, self._encode(new)), strict=True))
-        known = self._known.__getitem__
-        ids = {text: memoryview(b"".join(map(known, words))) for text, words in parted.items()}
+        known = map(self._known.__getitem__, words)
+        ids = {text: memoryview(b"".join(islice(known, len(each)))).cast("i") for text, each in parted.items()}
         self._forget(new)
-        return [ids[text].cast("i").tolist() for text in texts]
+        return [ids[text].tolist() for text in texts]
 
     def _forget(self, new: Sequence[str]) -> None:
         """Remembers no word that is unlikely to come again, and not too many others."""

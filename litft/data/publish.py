@@ -1,0 +1,53 @@
+"""The folder of prepared data: written whole, or marked unfinished by a missing manifest. Knows no rows."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from litft.checkpoint.disk import atomic_path, sha256_file
+from litft.config.io import dump_yaml
+from litft.data.kept import Part
+from litft.data.store import MANIFEST_FILE, TEST_FILE, save_prepared
+from litft.data.vocabulary import publish_tokenizer
+from litft.errors import DataError
+
+
+def publish(
+    destination: Path, parts: dict[str, Part], meta: dict[str, Any], manifest: dict[str, Any], tokenizer: Path | None
+) -> dict[str, Any]:
+    """Writes the folder. The old manifest goes before the first new file comes, the new one comes last.
+
+    Args:
+        destination: the folder.
+        parts: for each file its rows.
+        meta: what a finetuning must know of them.
+        manifest: what is said of them; `files` is added.
+        tokenizer: a folder with the tokenizer that goes with them; None where it is the model's.
+
+    Returns:
+        For each file its rows, tokens and sha256.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    files: dict[str, Any] = {
+        name: {"rows": len(part["source"]), "tokens": len(part["input_ids"])} for name, part in parts.items()
+    }
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            for name, tensors in parts.items():
+                path = stack.enter_context(atomic_path(destination / name))
+                save_prepared(path, **tensors, meta=meta)
+                files[name]["sha256"] = sha256_file(path)
+            (destination / MANIFEST_FILE).unlink(missing_ok=True)
+            if TEST_FILE not in parts:
+                (destination / TEST_FILE).unlink(missing_ok=True)
+        publish_tokenizer(tokenizer, destination)
+        with atomic_path(destination / MANIFEST_FILE) as path:
+            path.write_text(dump_yaml({**manifest, "files": files}), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"Cannot write to destination_path {destination}: {error.strerror}.") from error
+    return files
