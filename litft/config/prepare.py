@@ -44,6 +44,15 @@ class Preparation:
     )
     max_rejected_fraction: float = leaf(0.01, "share of unreadable rows above which nothing is written")
     overwrite: bool = leaf(False, "replace data prepared there before")
+    score_field: str | None = leaf(
+        None, "a field of each row with a number, kept as its score: to choose and order rows by in `prepare mix`"
+    )
+    option_orders: int = leaf(
+        0, "copies of each multiple-choice row with its options in other orders, the letter of the answer with them"
+    )
+    paraphrases: Path | None = leaf(
+        None, "a file of frames for instructions, one a line, as in Please {instruction}; each row gets one of them"
+    )
     shard: str | None = leaf(
         None,
         "prepare one part of n, for `litft prepare join`: 1/8 to 8/8, where 1/8 is the rows 1, 9, 17, ...; one that is "
@@ -64,6 +73,8 @@ class Preparation:
         self._check_train_on()
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must be from 0 to 1.")
+        if self.option_orders < 0:
+            raise ConfigError(f"option_orders is {self.option_orders}; it must be at least 0.")
         if self.shard is not None and (self.part is None or not 1 <= self.part[0] <= self.part[1]):
             raise ConfigError(f"shard is {self.shard}; it must be one of n parts, counted from 1, such as 1/8 to 8/8.")
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import factorial
 from pathlib import Path
 
+from litft.data.encode import AnyRow
+from litft.data.reading.rows import Row
 from litft.errors import DataError
 from litft.text.conversation import ASSISTANT, USER, Conversation, Message
 
@@ -53,6 +55,22 @@ class _Options:
     labels: str
 
 
+def augmented(rows: Iterator[AnyRow], copies: int, frames: Sequence[str], seed: int) -> Iterator[AnyRow]:
+    """Gives rows in other words and, behind each, the copies of it with its options in other orders.
+
+    Args:
+        rows: all of them; ids stay as they are.
+        copies, frames, seed: as `in_other_orders` and `in_other_words` take them; no frames leave the words.
+    """
+    for row in rows:
+        if not isinstance(row, Row):
+            yield row
+            continue
+        for number, talk in enumerate([row.conversation, *in_other_orders(row.conversation, copies, seed)]):
+            framed = in_other_words(talk, frames, seed) if frames else talk
+            yield replace(row, conversation=framed, is_copy=number > 0)
+
+
 def in_other_orders(conversation: Conversation, copies: int, seed: int) -> list[Conversation]:
     """Gives a multiple-choice question again with its options in other orders, the letter of the answer with them.
 
@@ -66,7 +84,7 @@ def in_other_orders(conversation: Conversation, copies: int, seed: int) -> list[
         the above").
     """
     messages = conversation.messages
-    if [message.role for message in messages if message.role in (USER, ASSISTANT)] != [USER, ASSISTANT]:
+    if not copies or [message.role for message in messages if message.role in (USER, ASSISTANT)] != [USER, ASSISTANT]:
         return []
     asked, answer = messages[-2:]
     field = next((name for name in ("input", "text") if _find(getattr(asked, name))), None)

@@ -10,10 +10,11 @@ from tqdm import tqdm
 
 from litft.config.model import ModelConfig
 from litft.config.prepare import Preparations
+from litft.data.augment import augmented
 from litft.data.encode import AnyRow, Encoding, Example
 from litft.data.fit import fit
 from litft.data.gather import Gathering
-from litft.data.kept import Kept
+from litft.data.kept import Kept, draw_of
 from litft.data.ledger import Ledger
 from litft.data.reading.rows import Rejected, Row, Source
 from litft.errors import DataError, TokenizerError
@@ -34,6 +35,7 @@ class Setting:
     style: Style
     max_seq_length: int
     new_tokens: NewTokens | None
+    frames: tuple[str, ...]
 
 
 def keep_rows(setting: Setting, gathering: Gathering) -> Kept:
@@ -48,10 +50,15 @@ def keep_rows(setting: Setting, gathering: Gathering) -> Kept:
         TokenizerError: the tokenizer does not fit the model, the style or a row of ids.
     """
     kept, ledger = Kept(), gathering.ledger
-    encoding = Encoding(setting.tokenizer, setting.style, setting.config.train_on)
-    rows, again = tee(gathering.rows())
+    config = setting.config
+    encoding = Encoding(setting.tokenizer, setting.style, config.train_on)
+    rows, again = tee(augmented(gathering.rows(), config.option_orders, setting.frames, config.seed))
     pairs = zip(rows, encoding.examples(again), strict=True)
+    draw: bytes | None = None
     for row, example in tqdm(pairs, desc="preparing", unit=" rows", disable=None):
+        is_copy = isinstance(row, Row) and row.is_copy
+        ledger.rows_added += is_copy
+        draw = draw if is_copy else None
         if isinstance(example, Rejected):
             ledger.rejected.add(example)
         elif not example.target_tokens:
@@ -59,11 +66,14 @@ def keep_rows(setting: Setting, gathering: Gathering) -> Kept:
         else:
             _refuse_foreign_ids(setting, example)
             _refuse_double_bos(setting, row, example)
-            _keep(setting, encoding, row, example, kept, ledger)
+            draw = draw or draw_of(example)
+            _keep(setting, encoding, row, example, draw, kept, ledger)
     return kept
 
 
-def _keep(setting: Setting, encoding: Encoding, row: AnyRow, example: Example, kept: Kept, ledger: Ledger) -> None:
+def _keep(
+    setting: Setting, encoding: Encoding, row: AnyRow, example: Example, draw: bytes, kept: Kept, ledger: Ledger
+) -> None:
     """Brings a row to the length allowed, and keeps what is left and new."""
     conversation = row.conversation if isinstance(row, Row) else None
     fitted = fit(encoding, conversation, example, setting.max_seq_length, setting.config.too_long)
@@ -72,7 +82,7 @@ def _keep(setting: Setting, encoding: Encoding, row: AnyRow, example: Example, k
     ledger.rows_split += max(len(parts) - 1, 0)
     ledger.turns_lost += fitted.lost_turns
     for part in parts:
-        if not kept.add(part):
+        if not kept.add(part, draw, None if isinstance(row, Rejected) else row.score):
             ledger.rows_duplicate += 1
             continue
         ledger.count(part, _counted_bos(setting.tokenizer))

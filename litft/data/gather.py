@@ -14,10 +14,13 @@ from litft.data.encode import AnyRow
 from litft.data.ledger import Ledger
 from litft.data.reading.hub import file_labels
 from litft.data.reading.rows import Found, Origin, Rejected, Rows, Source, TokenRow
+from litft.data.reading.scores import Scores, read_scores
 from litft.data.recognise import nearest_command
 from litft.errors import DataError
 
 SHOWN_REASONS = 3
+
+NO_SCORE = "the score field holds no number"
 
 
 @dataclass
@@ -64,10 +67,10 @@ class Gathering:
 
     def _rows_of_files(self) -> Rows:
         """Gives the rows; one that may still be refused with its file."""
-        options = self.config.options()
+        options, field = self.config.options(), self.config.score_field
         for path, label in zip(self.paths, file_labels(self.paths), strict=True):
             rows: Rows = self.source.read(path, **options)
-            for row in rows:
+            for row in rows if field is None else _scored(rows, read_scores(path, field)):
                 if isinstance(row, TokenRow | Found):
                     yield replace(row, file=str(path))
                 elif len(self.paths) > 1:
@@ -112,6 +115,16 @@ class Gathering:
         if len(self.paths) == 1:
             return str(self.paths[0])
         return str(self.config.data_file or self.source.repo_id)
+
+
+def _scored(rows: Rows, scores: Scores) -> Rows:
+    """Gives rows with their scores."""
+    for row in rows:
+        if isinstance(row, Rejected | Found):
+            yield row
+        else:
+            score = scores.of(row.line)
+            yield replace(row, score=score, notes=row.notes if score is not None else (*row.notes, NO_SCORE))
 
 
 def refuse_origin(name: str, origin: Origin, config: Preparations) -> None:

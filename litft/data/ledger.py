@@ -65,6 +65,7 @@ class Ledger:
         rows_dropped: rows that were too long, or had nothing to learn.
         rows_kept_train, rows_kept_test: rows written.
         rows_split: rows that came of dividing longer ones, beyond one for each.
+        rows_added: rows that came of changing others (option_orders).
         rows_cut: kept rows of which a part was cut; rows_cut_prompt: of these, those that kept their answers whole.
         turns_lost: answers of divided rows that fit in no part.
         prompt_tokens, target_tokens: kept tokens without and with loss; template_tokens: of those without, what the
@@ -85,6 +86,7 @@ class Ledger:
     rows_kept_train: int = 0
     rows_kept_test: int = 0
     rows_split: int = 0
+    rows_added: int = 0
     rows_cut: int = 0
     rows_cut_prompt: int = 0
     turns_lost: int = 0
@@ -106,7 +108,7 @@ class Ledger:
         """
         kept = self.rows_kept_train + self.rows_kept_test
         lost = len(self.rejected) + self.rows_duplicate + self.rows_dropped
-        assert self.rows_read + self.rows_split == lost + kept
+        assert self.rows_read + self.rows_split + self.rows_added == lost + kept
         return {
             "rows_read": self.rows_read,
             "rows_rejected": len(self.rejected),
@@ -115,6 +117,7 @@ class Ledger:
             "rows_kept_train": self.rows_kept_train,
             "rows_kept_test": self.rows_kept_test,
             "rows_split": self.rows_split,
+            "rows_added": self.rows_added,
             "rows_cut": self.rows_cut,
             "rows_cut_prompt": self.rows_cut_prompt,
             "turns_lost": self.turns_lost,

@@ -20,9 +20,10 @@ from litft.checkpoint.convert import read_model_config
 from litft.checkpoint.disk import sha256_file
 from litft.checkpoint.files import resolve_checkpoint_dir
 from litft.config.prepare import Preparations, PrepareConfig
+from litft.data.augment import read_paraphrases
 from litft.data.flow import Setting, keep_rows
 from litft.data.gather import SHOWN_REASONS, Gathering, refuse_origin
-from litft.data.kept import Kept
+from litft.data.kept import Kept, Part
 from litft.data.ledger import LENGTH_BINS, Ledger, Manifest
 from litft.data.publish import publish
 from litft.data.reading.hub import file_labels, find_files
@@ -72,10 +73,10 @@ def _prepare(setting: Setting, scratch: Path, report: Report) -> Manifest:
     gathering.refuse_rejected()
     _refuse_nothing(setting, kept, ledger)
     ledger.lengths = kept.lengths(setting.max_seq_length, LENGTH_BINS)
-    # What is held out of shards is chosen when they are joined.
-    train, test = kept.split(0.0 if config.part else config.test_split_fraction, config.seed)
-    ledger.rows_kept_train, ledger.rows_kept_test = len(train["source"]), len(test["source"])
-    parts = {name: part for name, part in ((TRAIN_FILE, train), (TEST_FILE, test)) if len(part["source"])}
+    parts = _parts(kept, config)
+    ledger.rows_kept_train, ledger.rows_kept_test = (
+        len(parts[name]["source"]) if name in parts else 0 for name in (TRAIN_FILE, TEST_FILE)
+    )
     ends = set(stop_ids(setting.tokenizer, setting.style))
     _count_tokens(ends, parts.values(), ledger)
     _report_reading(setting, gathering, report)
@@ -94,6 +95,14 @@ def _prepare(setting: Setting, scratch: Path, report: Report) -> Manifest:
     else:
         report(f"Next: litft finetune lora --checkpoint_dir {config.checkpoint_dir} --data_dir {setting.destination}")
     return manifest
+
+
+def _parts(kept: Kept, config: Preparations) -> dict[str, Part]:
+    """Gives the rows of each file; what is held out of shards is chosen when they are joined."""
+    if config.part:
+        return {TRAIN_FILE: kept.whole()}
+    files = zip((TRAIN_FILE, TEST_FILE), kept.split(config.test_split_fraction, config.seed), strict=True)
+    return {name: part for name, part in files if len(part["source"])}
 
 
 def first_row(tokenizer: Tokenizer, ends: Collection[int], part: dict[str, Tensor]) -> str:
@@ -123,6 +132,8 @@ def settle(dataset: str, config: Preparations, scratch: Path, report: Report) ->
         known = ", ".join(sorted(SOURCES))
         raise DataError(f'No dataset "{dataset}"; there are {known}.{did_you_mean(dataset, SOURCES)}')
     refuse_origin(f"the dataset {dataset}", SOURCES[dataset].origin, config)
+    if config.score_field is not None and not SOURCES[dataset].has_fields:
+        raise DataError(f"score_field is {config.score_field}, but rows of {dataset} have no fields; leave it away.")
     destination = destination_of(dataset, config)
     refuse_taken(destination, config.overwrite)
     checkpoint_dir = resolve_checkpoint_dir(config.checkpoint_dir)
@@ -138,7 +149,8 @@ def settle(dataset: str, config: Preparations, scratch: Path, report: Report) ->
             f"max_seq_length {config.max_seq_length} is more than the context of {model.name}; "
             f"{max_seq_length} tokens are used."
         )
-    return Setting(config, SOURCES[dataset], destination, model, tokenizer, style, max_seq_length, new_tokens)
+    frames = () if config.paraphrases is None else read_paraphrases(config.paraphrases)
+    return Setting(config, SOURCES[dataset], destination, model, tokenizer, style, max_seq_length, new_tokens, frames)
 
 
 def destination_of(dataset: str, config: Preparations) -> Path:
@@ -220,13 +232,16 @@ def _meta(setting: Setting) -> dict[str, Any]:
         "max_seq_length": setting.max_seq_length,
         "train_on": setting.config.train_on,
         "seed": setting.config.seed,
+        **({"score": {"kind": f"column {setting.config.score_field}"}} if setting.config.score_field else {}),
     }
 
 
 def settings_of(setting: Setting) -> dict[str, Any]:
     """Gives all that decides the ids and the split, for the manifest."""
-    names = ("too_long", "test_split_fraction", "max_rejected_fraction", *(["shard"] if setting.config.part else []))
-    return {"format": FORMAT, **_meta(setting), **{name: getattr(setting.config, name) for name in names}}
+    config = setting.config
+    names = ("too_long", "test_split_fraction", "max_rejected_fraction", *(["shard"] if config.part else []))
+    changes = {"option_orders": config.option_orders, "paraphrases": list(setting.frames)}
+    return {"format": FORMAT, **_meta(setting), **{name: getattr(config, name) for name in names}, **changes}
 
 
 def files_of(gathering: Gathering) -> dict[str, Any]:

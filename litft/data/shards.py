@@ -6,6 +6,7 @@ chosen as in a preparation of the whole.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -136,8 +137,10 @@ def _join(shards: Sequence[Shard], destination: Path, report: Report) -> None:
     for folder, _ in shards:
         data = PreparedData.load(folder / TRAIN_FILE)
         read += len(data)
-        for ids, mask in map(data.row, range(len(data))):
-            kept.take(ids.numpy().tobytes(), mask.numpy().tobytes())
+        for number, (ids, mask) in enumerate(map(data.row, range(len(data)))):
+            draw = None if data.draw is None else data.draw[number].numpy().tobytes()
+            score = math.nan if data.score is None else float(data.score[number])
+            kept.take(ids.numpy().tobytes(), mask.numpy().tobytes(), draw, score)
     equal = read - len(kept)
     train, test = kept.split(manifest["test_split_fraction"], manifest["seed"])
     parts = {name: part for name, part in ((TRAIN_FILE, train), (TEST_FILE, test)) if len(part["source"])}

@@ -7,6 +7,7 @@ offsets      int64 (n_examples + 1,) row i is offsets[i]:offsets[i + 1]
 source       int16 (n_examples,)     index into meta["source_names"]
 meta         dict  of plain types: tokenizer, prompt style, max_seq_length, ...
 score        float32 (n_examples,)   where rows have one: how good or how hard each is, NaN where nobody said
+draw         int64 (n_examples,)     in a shard: decides which rows are held out when all shards are joined
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ _DAMAGE = (
 )
 
 DTYPES = {"input_ids": torch.int32, "target_mask": torch.bool, "offsets": torch.int64, "source": torch.int16}
+ROW_DTYPES = {"score": torch.float32, "draw": torch.int64}
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class PreparedData:
         source: int16 (n_examples,).
         meta: how they were made; empty for Lit-GPT's files.
         score: float32 (n_examples,), how good or how hard each row is; None where no row has one.
+        draw: int64 (n_examples,), decides which rows of a shard are held out later; None elsewhere.
     """
 
     path: Path
@@ -73,6 +76,7 @@ class PreparedData:
     source: Tensor
     meta: dict[str, Any]
     score: Tensor | None = None
+    draw: Tensor | None = None
 
     @classmethod
     def load(cls, path: Path) -> PreparedData:
@@ -88,8 +92,9 @@ class PreparedData:
             raise DataError(f"{path} is not prepared data ({FORMAT}); make it with `litft prepare`.")
         tensors: dict[str, Any] = {name: values.get(name) for name in DTYPES}
         _check_form(path, tensors, values.get("meta"))
-        _check_score(path, values.get("score"), len(tensors["source"]))
-        return cls(path=path, **tensors, meta=values["meta"], score=values.get("score"))
+        given = {name: values[name] for name in ROW_DTYPES if values.get(name) is not None}
+        _check_row_values(path, given, len(tensors["source"]))
+        return cls(path=path, **tensors, meta=values["meta"], **given)
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -121,6 +126,7 @@ def save_prepared(
     source: Tensor,
     meta: dict[str, Any],
     score: Tensor | None = None,
+    draw: Tensor | None = None,
 ) -> None:
     """Writes one file; the same rows give the same bytes.
 
@@ -131,12 +137,15 @@ def save_prepared(
         offsets: (n_examples + 1,).
         source: (n_examples,).
         meta: plain types only.
-        score: (n_examples,), where rows have one.
+        score, draw: (n_examples,), where rows have one.
     """
     given = {"input_ids": input_ids, "target_mask": target_mask, "offsets": offsets, "source": source}
     tensors = {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in given.items()}
-    if score is not None:
-        tensors["score"] = score.float().contiguous()
+    tensors |= {
+        name: tensor.to(ROW_DTYPES[name]).contiguous()
+        for name, tensor in (("score", score), ("draw", draw))
+        if tensor is not None
+    }
     # Through a file object: given a path, torch writes the file's own name inside, and the bytes would depend on it.
     with path.open("wb") as file:
         torch.save({"format": FORMAT, **tensors, "meta": meta}, file)
@@ -229,10 +238,13 @@ def _check_form(path: Path, tensors: dict[str, Any], meta: object) -> None:
         raise DataError(f"{path}: meta is no dict; make the file again.")
 
 
-def _check_score(path: Path, score: object, count: int) -> None:
-    """Makes sure that scores, where there are some, are one for each row."""
-    if score is not None and not (_is_flat(score) and score.dtype == torch.float32 and len(score) == count):
-        raise DataError(f"{path}: score is not a flat torch.float32 tensor of {count} numbers; make the file again.")
+def _check_row_values(path: Path, given: dict[str, Any], count: int) -> None:
+    """Makes sure that what rows may have is one number for each row."""
+    for name, tensor in given.items():
+        if not (_is_flat(tensor) and tensor.dtype == ROW_DTYPES[name] and len(tensor) == count):
+            raise DataError(
+                f"{path}: {name} is not a flat {ROW_DTYPES[name]} tensor of {count} numbers; make the file again."
+            )
 
 
 def _is_flat(value: object) -> TypeGuard[Tensor]:

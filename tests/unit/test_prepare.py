@@ -39,6 +39,7 @@ LEDGER_KEYS = [
     "rows_kept_train",
     "rows_kept_test",
     "rows_split",
+    "rows_added",
     "rows_cut",
     "rows_cut_prompt",
     "turns_lost",
@@ -92,8 +93,8 @@ def texts(folder: Path, path: Path) -> list[str]:
 def test_ledger_accounts_for_every_row(folder: Path) -> None:
     rows = [*numbered(20), ("question 3", "answer 3"), ("q", ""), ("long", "x" * 100)]
     ledger, messages, destination = run(folder, rows, max_seq_length=40, max_rejected_fraction=0.1)
-    assert list(ledger)[-22:] == [*LEDGER_KEYS, *MORE_KEYS]
-    assert {key: ledger[key] for key in LEDGER_KEYS[:8]} == {
+    assert list(ledger)[-23:] == [*LEDGER_KEYS, *MORE_KEYS]
+    assert {key: ledger[key] for key in LEDGER_KEYS[:9]} == {
         "rows_read": 23,
         "rows_rejected": 1,
         "rows_duplicate": 1,
@@ -101,6 +102,7 @@ def test_ledger_accounts_for_every_row(folder: Path) -> None:
         "rows_kept_train": 18,
         "rows_kept_test": 2,
         "rows_split": 0,
+        "rows_added": 0,
         "rows_cut": 0,
     }
     assert ledger["rejected"] == [{"line": 22, "reason": '"output" is empty'}]

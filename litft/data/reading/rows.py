@@ -23,13 +23,17 @@ class Row:
         line: of its file, from 1; a `RowPlace` where that does not tell it from other rows.
         conversation: what is learnt.
         notes: what was left out of it, each to be counted; empty where all of it is there.
-        file: its file's name, where a dataset is several; `prepare` fills it in.
+        file: its file's name, where a dataset is several; `prepare` fills it in, and what follows.
+        score: how good or how hard it is, where its file says so.
+        is_copy: it was made of the row before it that is no copy.
     """
 
     line: int
     conversation: Conversation
     notes: tuple[str, ...] = ()
     file: str | None = None
+    score: float | None = None
+    is_copy: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class TokenRow:
         mask: (T,), 1 where the token itself is to be predicted.
         notes: as in `Row`.
         file: path of its file; `prepare` fills it in.
+        score: as in `Row`.
     """
 
     line: int
@@ -72,6 +77,7 @@ class TokenRow:
     mask: bytes
     notes: tuple[str, ...] = ()
     file: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ class Source:
             the first that any file has. Empty where a folder is no dataset.
         unused: gives a sentence on what `read` leaves aside of a file, or None; takes what `read` takes.
         choose: gives, of the files found, those to read; takes their paths, and the keywords of `read`.
+        has_fields: whether each row is an object or a line of cells, with names, so that one may be its score.
     """
 
     name: str
@@ -123,6 +130,7 @@ class Source:
     folder_files: tuple[str, ...] = ()
     unused: Callable[..., str | None] | None = None
     choose: Callable[..., list[Path]] | None = None
+    has_fields: bool = True
 
 
 def read_fields(

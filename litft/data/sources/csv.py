@@ -5,23 +5,17 @@ Source of the format: RFC 4180, with UTF-8, an optional byte order mark, and LF 
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
+from litft.data.reading.cells import iter_cells
 from litft.data.reading.faults import listed
 from litft.data.reading.kinds import other_form
-from litft.data.reading.lines import LONGEST_BYTES, iter_lines, too_long
 from litft.data.reading.rows import Rejected, Row, Rows, Source, read_fields
 from litft.errors import DataError, did_you_mean
 
 REQUIRED_COLUMNS = ("instruction", "output")
 COLUMNS = ("instruction", "input", "output")
-
-# The library stops at 131,072 characters in a cell; a cell may well be longer, and is then judged by its tokens. Where
-# a quote is never closed, all that follows is one cell.
-CELL_LIMIT = LONGEST_BYTES
 
 
 def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
@@ -35,15 +29,14 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
         DataError: columns are missing, or a quote is broken; naming the line.
     """
     names = _names(columns)
-    with _cell_limit():
-        records = _iter_records(path)
-        _, header = next(records, (1, []))
-        _check_header(path, header, names, columns)
-        for line, cells in records:
-            if [cells[0].removeprefix("\ufeff"), *cells[1:]] == header:
-                yield Rejected(line, "the header again, as where files were joined", is_fault=False)
-            else:
-                yield _read_row(line, cells, header, names)
+    records = iter_cells(path)
+    _, header = next(records, (1, []))
+    _check_header(path, header, names, columns)
+    for line, cells in records:
+        if [cells[0].removeprefix("\ufeff"), *cells[1:]] == header:
+            yield Rejected(line, "the header again, as where files were joined", is_fault=False)
+        else:
+            yield _read_row(line, cells, header, names)
 
 
 def unused_columns(path: Path, columns: Mapping[str, str] | None = None) -> str | None:
@@ -53,8 +46,7 @@ def unused_columns(path: Path, columns: Mapping[str, str] | None = None) -> str 
         path, columns: as `read_csv` takes them; the file was read before.
     """
     names = _names(columns)
-    with _cell_limit():
-        _, header = next(_iter_records(path), (1, []))
+    _, header = next(iter_cells(path), (1, []))
     unused = [cell for cell in header if cell not in names.values()]
     if not unused:
         return None
@@ -120,42 +112,6 @@ def _read_row(line: int, cells: list[str], header: list[str], names: dict[str, s
         response=names["output"],
         context=names["input"],
     )
-
-
-def _iter_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Gives each record with the line it begins on; blank lines are skipped."""
-    reader = csv.reader((line for _, line in iter_lines(path)), strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise _broken(path, line, reader.line_num, error) from error
-        if cells is None:
-            return
-        if cells:
-            yield line, cells
-
-
-def _broken(path: Path, begin: int, line: int, error: csv.Error) -> DataError:
-    """Builds the error of a row that cannot be told from its neighbours."""
-    if "field larger" in str(error):
-        return too_long(path, begin, "a cell of the row that begins there, perhaps for want of a closing quote,")
-    where = f"{path}: the row that begins on line {begin} is broken at line {line} ({error})"
-    if "new-line character" in str(error):
-        return DataError(f"{where}; its lines end in CR alone: save the file with LF or CR LF.")
-    advice = 'a cell with a quote needs quotes around it, and each quote inside doubled ("").'
-    return DataError(f"{where}; {advice}{other_form(path, 'csv') if begin == 1 else ''}")
-
-
-@contextmanager
-def _cell_limit() -> Iterator[None]:
-    """Lifts the library's limit on a cell while a file is read."""
-    before = csv.field_size_limit(CELL_LIMIT)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 SOURCE = Source(

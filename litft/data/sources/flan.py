@@ -81,4 +81,5 @@ SOURCE = Source(
     ),
     read=read_flan,
     folder_files=("*.jsonl", "*.tsv", "*.parquet", "*.jsonl.gz"),
+    has_fields=False,
 )

@@ -173,4 +173,5 @@ SOURCE = Source(
     read=read_tasks,
     folder_files=("task*.json", "tasks/task*.json"),
     choose=choose_tasks,
+    has_fields=False,
 )

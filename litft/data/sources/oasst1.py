@@ -71,4 +71,5 @@ SOURCE = Source(
     ),
     read=read_oasst1,
     folder_files=("*.trees.jsonl.gz", "*.parquet", "data/*.parquet"),
+    has_fields=False,
 )

@@ -76,4 +76,5 @@ SOURCE = Source(
         "is to be learned; or a text file with an empty line between documents"
     ),
     read=read_text,
+    has_fields=False,
 )
