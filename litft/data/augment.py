@@ -35,6 +35,9 @@ _REFERS = re.compile(
     r"\b(above|below|both|neither|either|previous|following|all of|none of)\b|\b[A-Z] (and|or) [A-Z]\b"
 )
 
+# Words by which an answer may name a place.
+_COUNTS = re.compile(r"\b(first|second|third|fourth|fifth|last|former|latter|option)\b", re.IGNORECASE)
+
 _ANSWER = re.compile(r"(?P<before>\(?)(?P<label>[A-Za-z])(?P<after>[).:]*)(?:\s+(?P<text>\S.*?))?[.\s]*")
 
 
@@ -144,10 +147,10 @@ def _bulleted(lines: Sequence[str], first: int) -> _Options | None:
 
 
 def _right(options: _Options, answer: str) -> int | None:
-    """Says which option an answer names, and nothing more but a reason behind bullets; None where that is not sure."""
+    """Says which option an answer names; behind bullets one that it speaks of. None where that is not sure."""
     if not options.labels:
-        begins = [index for index, text in enumerate(options.texts) if _same(answer[: len(text)], text)]
-        return begins[0] if len(begins) == 1 else None
+        said = [index for index, text in enumerate(options.texts) if text.lower() in answer.lower()]
+        return said[0] if said and not _COUNTS.search(answer) else None
     whole = [index for index, text in enumerate(options.texts) if _same(answer, text)]
     if len(whole) == 1:
         return whole[0]

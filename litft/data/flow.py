@@ -60,10 +60,13 @@ def keep_rows(setting: Setting, gathering: Gathering) -> Kept:
     rows, again = tee(augmented(gathering.rows(), config.option_orders, setting.frames, config.seed))
     pairs = zip(rows, encoding.examples(again), strict=True)
     first: Example | None = None  # what copies were made of
+    was_copy = False
     with _few_collections():
         for row, example in tqdm(pairs, desc="preparing", unit=" rows", disable=None):
             is_copy = isinstance(row, Row) and row.is_copy
             ledger.rows_added += is_copy
+            ledger.rows_copied += is_copy and not was_copy
+            was_copy = is_copy
             first = first if is_copy else None
             if isinstance(example, Rejected):
                 ledger.rejected.add(example)

@@ -65,7 +65,7 @@ class Ledger:
         rows_dropped: rows that were too long, or had nothing to learn.
         rows_kept_train, rows_kept_test: rows written.
         rows_split: rows that came of dividing longer ones, beyond one for each.
-        rows_added: rows that came of changing others (option_orders).
+        rows_added: rows that came of changing others (option_orders); rows_copied: how many others those are.
         rows_cut: kept rows of which a part was cut; rows_cut_prompt: of these, those that kept their answers whole.
         turns_lost: answers of divided rows that fit in no part.
         prompt_tokens, target_tokens: kept tokens without and with loss; template_tokens: of those without, what the
@@ -87,6 +87,7 @@ class Ledger:
     rows_kept_test: int = 0
     rows_split: int = 0
     rows_added: int = 0
+    rows_copied: int = 0
     rows_cut: int = 0
     rows_cut_prompt: int = 0
     turns_lost: int = 0
@@ -138,7 +139,8 @@ class Ledger:
         self.template_tokens += example.template_tokens
         self.prompts_not_served += example.unserved
         self.found.update(example.found)
-        self.turn_targets.update(dict(enumerate(example.turn_targets, start=1)))
+        for turn, count in enumerate(example.turn_targets, start=1):
+            self.turn_targets[turn] += count
         if bos_id is not None:
             self.bos[example.input_ids.count(bos_id)] += 1
 

@@ -279,8 +279,9 @@ def _report_reading(setting: Setting, gathering: Gathering, report: Report) -> N
         report(found)
     if setting.source.unused is None:
         return
+    field = setting.config.score_field
     for path in gathering.paths:
-        if sentence := setting.source.unused(path, **setting.config.options()):
+        if sentence := setting.source.unused(path, used=[field] if field else [], **setting.config.options()):
             report(sentence)
 
 
@@ -293,6 +294,11 @@ def _report(setting: Setting, ledger: Ledger, report: Report) -> None:
         report(f"left out {count:,} times: {reason}")
     for note, count in ledger.notes.most_common():
         report(f"in {count:,} rows: {note}")
+    if setting.config.option_orders:
+        report(
+            f"{ledger.rows_copied:,} of {ledger.rows_read:,} rows have copies with their options in other orders; the "
+            "others have no options, or an answer that does not name one of them."
+        )
     _warn(setting, ledger, report)
 
 
@@ -300,11 +306,12 @@ def _warn(setting: Setting, ledger: Ledger, report: Report) -> None:
     """Tells the user what was prepared, but may not be what was wanted."""
     for fault in folder_faults(setting.source, setting.config.data_file):
         report(f"WARNING: {fault}")
+    encoded = ledger.rows_kept_train + ledger.rows_kept_test + ledger.rows_duplicate + ledger.rows_dropped
     for count, what in ((ledger.rows_dropped, "left out"), (ledger.rows_cut, "cut")):
-        if count > LOUD_SHARE * ledger.rows_read:
+        if count > LOUD_SHARE * encoded:
             report(
-                f"WARNING: {count} of {ledger.rows_read} rows ({count / ledger.rows_read:.0%}) are longer than "
-                f"{setting.max_seq_length} tokens and were {what}; {_length_advice(setting)}."
+                f"WARNING: {count} of {encoded} rows ({count / encoded:.0%}) are longer than {setting.max_seq_length} "
+                f"tokens and were {what}; {_length_advice(setting)}."
             )
     if ledger.prompts_not_served:
         report(

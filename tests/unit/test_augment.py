@@ -63,7 +63,8 @@ def test_bullets_below_their_word() -> None:
         ("Which?\nA. oak\nB. oak", "oak"),
         ("Which?\n- oak\n- ash", "oak"),
         ("Name a tree.", "An oak."),
-        ("Options:\n- oak\n- ash", "The first of them."),
+        ("Options:\n- oak\n- ash", "The first of them, oak."),
+        ("Options:\n- oak\n- ash", "A tree."),
         ("B. oak\nC. ash", "B"),
     ],
 )

@@ -168,3 +168,52 @@ def test_other_words(model: Path) -> None:
 def test_fewer_copies_than_none(model: Path) -> None:
     with pytest.raises(ConfigError, match="option_orders is -1"):
         run(model, "alpaca", write(model, ROWS), option_orders=-1)
+
+
+def test_the_score_field_is_used(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = write(model, [{**row, "other": 1} for row in ROWS])
+    given = ["--checkpoint_dir", str(model), "--data_file", str(rows), "--destination_path", str(model.parent / "data")]
+    assert main(["prepare", "json", *given, "--score_field", "quality"]) == 0
+    assert f'Not used of {rows}: "other".' in capsys.readouterr().err
+
+
+def test_rows_that_were_cut_are_told_among_those_encoded(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = model.parent / "tasks"
+    tasks.mkdir()
+    instances = [{"id": f"t-{number}", "input": f"{number} " * 120, "output": ["yes"]} for number in range(50)]
+    task = {"Definition": ["Say yes."], "Instances": instances}
+    (tasks / "task1_yes.json").write_text(json.dumps(task), encoding="utf-8")
+    given = [
+        "--checkpoint_dir",
+        str(model),
+        "--data_file",
+        str(tasks),
+        "--destination_path",
+        str(model.parent / "data"),
+    ]
+    assert (
+        main(
+            [
+                "prepare",
+                "natural_instructions",
+                *given,
+                "--rows_per_task",
+                "4",
+                "--max_seq_length",
+                "200",
+                "--prompt_style",
+                "plain",
+            ]
+        )
+        == 0
+    )
+    assert "WARNING: 4 of 4 rows (100%) are longer than 200 tokens and were cut" in capsys.readouterr().err
+
+
+def test_an_export_comes_back_without_what_was_held_out(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run(model, "alpaca", write(model, ROWS), test_split_fraction=0.3)
+    out, again = str(model.parent / "out"), str(model.parent / "again")
+    assert main(["export", "data", "--data_dir", str(folder), "--out_dir", out]) == 0
+    given = ["--data_file", out, "--destination_path", again, "--test_split_fraction", "0"]
+    assert main(["prepare", "tokenized", "--checkpoint_dir", str(model), *given]) == 0
+    assert told(model, Path(again) / "train.pt") == told(model, folder / "train.pt")

@@ -114,7 +114,8 @@ class Source:
             its own config) comes as keywords.
         folder_files: names of the files to read of a folder that is given as data_file, `*` as above; of several
             the first that any file has. Empty where a folder is no dataset.
-        unused: gives a sentence on what `read` leaves aside of a file, or None; takes what `read` takes.
+        unused: gives a sentence on what `read` leaves aside of a file, or None; takes what `read` takes, and as `used`
+            the names of fields that are read beside the rows.
         choose: gives, of the files found, those to read; takes their paths, and the keywords of `read`.
         has_fields: whether each row is an object or a line of cells, with names, so that one may be its score.
     """

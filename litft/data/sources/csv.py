@@ -5,7 +5,7 @@ Source of the format: RFC 4180, with UTF-8, an optional byte order mark, and LF 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from litft.data.reading.cells import iter_cells
@@ -39,15 +39,16 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
             yield _read_row(line, cells, header, names)
 
 
-def unused_columns(path: Path, columns: Mapping[str, str] | None = None) -> str | None:
+def unused_columns(path: Path, columns: Mapping[str, str] | None = None, used: Collection[str] = ()) -> str | None:
     """Gives a sentence on the columns that `read_csv` leaves aside, None where there are none.
 
     Args:
         path, columns: as `read_csv` takes them; the file was read before.
+        used: columns that are read beside the rows.
     """
     names = _names(columns)
     _, header = next(iter_cells(path), (1, []))
-    unused = [cell for cell in header if cell not in names.values()]
+    unused = [cell for cell in header if cell not in (*names.values(), *used)]
     if not unused:
         return None
     listed = ", ".join(f'"{cell}"' for cell in unused)

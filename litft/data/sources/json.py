@@ -5,7 +5,7 @@ Each shape is read by its own dataset's reader; this file only finds which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -168,17 +168,18 @@ def read_json(path: Path, format: str | None = None) -> Rows:
     yield from shape.read(path)
 
 
-def unused_fields(path: Path, format: str | None = None) -> str | None:
+def unused_fields(path: Path, format: str | None = None, used: Collection[str] = ()) -> str | None:
     """Gives a sentence on the fields that `read_json` leaves aside, None where there are none.
 
     Args:
         path, format: as `read_json` takes them; the file was read before.
+        used: fields that are read beside the rows.
     """
     shape = _detect(path) if format is None else NAMED[format]
     if shape is None:
         return None
     fields = dict.fromkeys(name for values in look_at(path) for name in values)
-    unused = [name for name in fields if name not in (*shape.needs, *shape.may)]
+    unused = [name for name in fields if name not in (*shape.needs, *shape.may, *used)]
     return f"Not used of {path}: {listed(unused)}." if unused else None
 
 

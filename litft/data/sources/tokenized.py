@@ -179,5 +179,14 @@ SOURCE = Source(
         "be absent, or shifted"
     ),
     read=read_tokenized,
-    folder_files=("data-*.arrow", "train/data-*.arrow", "*.arrow", "*.parquet", "train.pt", "*.jsonl", "*.json"),
+    folder_files=(
+        "data-*.arrow",
+        "train/data-*.arrow",
+        "*.arrow",
+        "*.parquet",
+        "train.pt",
+        "train.jsonl",
+        "*.jsonl",
+        "*.json",
+    ),
 )
