@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,23 +61,46 @@ def open_folder(data_dir: Path) -> Folder:
     return Folder(path, splits, load_yaml(path / MANIFEST_FILE))
 
 
-def check_destination(data_dir: Path, destination: Path, overwrite: bool) -> Path:
+def check_destination(data_dir: Path, destination: Path) -> Path:
     """Gives where the scored folder goes.
 
     Raises:
-        DataError: it holds finished data that nobody asked to replace, is a file, or is the folder that is read.
+        DataError: it is a file, or the folder that is read.
     """
     destination = destination.expanduser()
     if destination.exists() and not destination.is_dir():
         raise DataError(f"destination_path {destination} is a file; name a folder.")
     if destination.resolve() == data_dir.expanduser().resolve():
         raise DataError(f"destination_path is data_dir, {destination}, which is only read; name another folder.")
-    if (destination / MANIFEST_FILE).exists() and not overwrite:
-        raise DataError(
-            f"destination_path {destination} already holds prepared data; name another folder, or replace it with "
-            "--overwrite true."
-        )
     return destination
+
+
+def is_finished(destination: Path, how: Mapping[str, Any], overwrite: bool, report: Callable[[str], None]) -> bool:
+    """Says whether the scored folder is there already, undamaged, with scores that were made in the same way.
+
+    Args:
+        destination: where it goes.
+        how: all that decides the scores, as the manifest says it; whatever else is said there may differ.
+        overwrite: whether it is to be made again in any case.
+        report: is told that it is there.
+
+    Raises:
+        DataError: the destination holds other finished data, and nobody asked to replace it.
+    """
+    if overwrite or not (destination / MANIFEST_FILE).is_file():
+        return False
+    manifest = load_yaml(destination / MANIFEST_FILE)
+    told, files = manifest.get("score") or {}, manifest.get("files") or {}
+    if not files or any(told.get(name) != value for name, value in how.items()):
+        raise DataError(
+            f"destination_path {destination} already holds prepared data, not scored in this way; name another folder, "
+            "or replace it with --overwrite true."
+        )
+    for name, values in files.items():
+        if not (destination / name).is_file() or sha256_file(destination / name) != values["sha256"]:
+            raise DataError(f"{destination / name} is missing or was changed; write it again with --overwrite true.")
+    report(f"{destination} is whole already: these rows, scored in this way.")
+    return True
 
 
 def write_scored(folder: Folder, destination: Path, scores: Mapping[str, Sequence[float]], how: dict[str, Any]) -> None:

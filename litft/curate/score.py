@@ -23,12 +23,13 @@ from litft.checkpoint.disk import weights_sha256
 from litft.checkpoint.files import load_model_config, resolve_checkpoint_dir
 from litft.config.curate import ScoreConfig
 from litft.config.model import ModelConfig
-from litft.curate.folder import Folder, check_destination, open_folder, score_table, write_scored
+from litft.curate.folder import Folder, check_destination, is_finished, open_folder, score_table, write_scored
 from litft.curate.journal import Journal
 from litft.curate.losses import RowLoss, iter_row_losses
 from litft.data.store import TRAIN_FILE, check_data_fits
 from litft.errors import ConfigError, DataError
 from litft.methods.load import load_finetuned, weights_files
+from litft.model.gpt import GPT
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
@@ -37,6 +38,18 @@ SCORES_FILE = "scores.jsonl"
 
 # What a preparation puts loss on where a run of tokens with loss is an answer.
 ANSWERS_ONLY = ("completions", "last", "assistant")
+
+# What the manifest says of the scores, and what decides them.
+DECIDING = ("kind", "meaning", "weights_sha256", "precision", "data_sha256")
+
+# What the first line of the journal says -> how a sentence calls it where it was another.
+_CHANGED = {
+    "data": "other rows (--data_dir)",
+    "weights": "other weights (--checkpoint_dir)",
+    "by": "another --by ({})",
+    "precision": "another --precision ({})",
+    "begin": "another token before an answer alone ({})",
+}
 
 BAR = {"desc": "scoring", "unit": " rows", "disable": None}
 
@@ -57,7 +70,7 @@ def score(config: ScoreConfig, report: Report = lambda message: None) -> Path:
         CheckpointError, TokenizerError: the checkpoint cannot be used.
     """
     folder = open_folder(config.data_dir)
-    destination = check_destination(folder.path, config.destination_path, config.overwrite)
+    destination = check_destination(folder.path, config.destination_path)
     checkpoint_dir = resolve_checkpoint_dir(config.checkpoint_dir)
     tokenizer = Tokenizer(checkpoint_dir)
     check_data_fits(folder.train, tokenizer, checkpoint_dir)
@@ -72,32 +85,46 @@ def score(config: ScoreConfig, report: Report = lambda message: None) -> Path:
         "precision": precision,
         "begin": begin,
     }
+    how = _how(config, work, tokenizer.token_text(begin))
+    if is_finished(destination, {name: how[name] for name in DECIDING}, config.overwrite, report):
+        return destination
     with open_scores(destination / SCORES_FILE, work, config.overwrite) as journal:
         losses = _losses_of(journal)
         if losses:
             report(f"{sum(map(len, losses.values())):,} of {folder.rows:,} rows are done; going on from there.")
         model = load_finetuned(checkpoint_dir, precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        with tqdm(total=folder.rows, initial=sum(map(len, losses.values())), **BAR) as bar:
-            for name, data in folder.splits.items():
-                known = losses.setdefault(name, {})
-                alone = begin if config.by == "ifd" else None
-                for found in iter_row_losses(model, data, alone, config.micro_batch_size, known):
-                    _refuse_infinite(found, data.path, f"with {config.checkpoint_dir} in {precision}")
-                    journal.add(*({"file": name, **each._asdict()} for each in found))
-                    bar.update(sum(each.row not in known for each in found))
-                    known |= {each.row: each for each in found}
+        _measure(model, folder, config, work, losses, journal)
     scores = {name: [_score(losses[name][row]) for row in range(len(data))] for name, data in folder.splits.items()}
-    how = _how(config, work, tokenizer.token_text(begin))
     write_scored(folder, destination, scores, how)
-    report(f"{config.by} of the training rows\n{score_table(folder.train, scores[TRAIN_FILE])}")
+    report(f"{config.by} of the rows of {TRAIN_FILE}\n{score_table(folder.train, scores[TRAIN_FILE])}")
     above = sum(value > 1 for value in scores[TRAIN_FILE])
     if config.by == "ifd" and above:
         report(
             f"{above:,} rows are above 1: with its question the answer is harder to foresee; the paper leaves them out."
         )
-    chosen = "--max_score 1 --keep 0.1" if config.by == "ifd" else "--keep 0.1"
+    chosen = "--filters.max_score 1 --filters.keep 0.1" if config.by == "ifd" else "--filters.keep 0.1"
     report(f"Next: litft prepare mix --data_dirs {destination} {chosen} --destination_path {destination}-best")
     return destination
+
+
+def _measure(
+    model: GPT,
+    folder: Folder,
+    config: ScoreConfig,
+    work: dict[str, Any],
+    losses: dict[str, dict[int, RowLoss]],
+    journal: Journal,
+) -> None:
+    """Adds the losses of all rows that have none yet, to the journal too."""
+    alone = work["begin"] if config.by == "ifd" else None
+    with tqdm(total=folder.rows, initial=sum(map(len, losses.values())), **BAR) as bar:
+        for name, data in folder.splits.items():
+            known = losses.setdefault(name, {})
+            for found in iter_row_losses(model, data, alone, config.micro_batch_size, known):
+                _refuse_infinite(found, data.path, f"with {config.checkpoint_dir} in {work['precision']}")
+                journal.add(*({"file": name, **each._asdict()} for each in found))
+                bar.update(sum(each.row not in known for each in found))
+                known |= {each.row: each for each in found}
 
 
 def open_scores(path: Path, work: dict[str, Any], overwrite: bool) -> Journal:
@@ -114,11 +141,13 @@ def open_scores(path: Path, work: dict[str, Any], overwrite: bool) -> Journal:
     journal = Journal(path, work)
     former = journal.entries[0] if journal.entries else None
     if former is not None and former != work:
-        changed = ", ".join(name for name in work if former.get(name) != work[name])
+        changed = " and ".join(
+            _CHANGED[name].format(former.get(name)) for name in work if former.get(name) != work[name]
+        )
         with journal:
             if not overwrite:
                 raise DataError(
-                    f"{path} was begun with other {changed}; name another destination_path, or begin again with "
+                    f"{path} was begun with {changed}; name another destination_path, or begin again with "
                     "--overwrite true."
                 )
         journal = Journal(path, work, restart=True)

@@ -133,7 +133,8 @@ def _shown(data: PreparedData, number: int, reader: TokenReader, frames: Frames,
         notes.append(
             f"the frame of the prompt style was not found from position {unknown} on: all of it counts as prompt"
         )
-    return ShownRow(number, names[int(data.source[number])], tokens, kinds, mask, notes)
+    score = None if data.score is None else float(data.score[number])
+    return ShownRow(number, names[int(data.source[number])], tokens, kinds, mask, notes, score)
 
 
 def _is_document(tokens: Sequence[TokenText], mask: Sequence[bool]) -> bool:

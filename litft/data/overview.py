@@ -15,7 +15,7 @@ from litft.config.plan import build_plan
 from litft.config.run import EvalConfig, OptimConfig
 from litft.data.batches import IGNORE, MicroBatch, iter_micro_batches, rows_of_window, rows_within
 from litft.data.ledger import LENGTH_BINS
-from litft.data.store import PreparedData
+from litft.data.store import TEST_FILE, PreparedData
 from litft.data.view import ShownBatch, ShownStep, Stretch, Table
 from litft.errors import DataError
 
@@ -37,7 +37,27 @@ def facts_of(data: PreparedData, manifest: Mapping[str, Any]) -> list[tuple[str,
     facts["prompt_style"] = style.get("name") if isinstance(style, dict) else None
     facts |= {name: told.get(name) for name in ("train_on", "max_seq_length", "too_long", "order", "seed")}
     facts["tokenizer"] = tokenizer.get("class") if isinstance(tokenizer, dict) else None
-    return [(name.replace("_", " "), str(value)) for name, value in facts.items() if value is not None]
+    facts["option_orders"] = told.get("option_orders") or None
+    facts["paraphrases"] = " | ".join(told.get("paraphrases") or ()) or None
+    named = [(name.replace("_", " "), str(value)) for name, value in facts.items() if value is not None]
+    return [*named, *_score_facts(data)]
+
+
+def _score_facts(data: PreparedData) -> list[tuple[str, str]]:
+    """Gives what the scores of a file are, and how they lie; nothing where it has none."""
+    if data.score is None:
+        return []
+    how = data.meta.get("score", {})
+    kind = str(how.get("kind", "of a kind that the file does not name"))
+    known = data.score[~data.score.isnan()].double()
+    without = f"{len(data) - len(known):,} rows without"
+    if len(known):
+        # Between neighbours, as torch.quantile has it, which takes no more than 16 million numbers.
+        ordered, places = known.sort().values, torch.linspace(0, len(known) - 1, 5, dtype=torch.float64)
+        between = ordered[places.floor().long()].lerp(ordered[places.ceil().long()], places.frac())
+        low, *quartiles, high = (f"{value:.3f}" for value in between.tolist())
+        without = f"min {low}, quartiles {' '.join(quartiles)}, max {high}; {without}"
+    return [("score", f"{kind}: {how['meaning']}" if "meaning" in how else kind), ("scores", without)]
 
 
 def source_names(data: PreparedData) -> list[str]:
@@ -61,7 +81,18 @@ def ledger_of(manifest: Mapping[str, Any]) -> Table:
     cut = sum(int(ledger.get("rows_cut_prompt") or 0) for ledger in ledgers.values())
     if cut:
         notes.append(f"rows cut prompt: the files do not say which {cut:,} lost the beginning of what they are about")
-    return Table("Ledger", ("", *ledgers), rows, tuple(notes))
+    return Table("Ledger", ("", *ledgers), rows, (*notes, *_notes_of_join(manifest)))
+
+
+def _notes_of_join(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Says why the columns of shards do not add up to the joined rows."""
+    equal = manifest.get("rows_equal_across_shards")
+    if isinstance(equal, int):
+        held_out = manifest.get("files", {}).get(TEST_FILE, {}).get("rows", 0)
+        yield (
+            f"each column is a shard before it was joined. The join left out {equal:,} rows equal to rows of other "
+            f"shards and held out {held_out:,}; the mixture counts what there is now"
+        )
 
 
 def _ledgers(sources: object, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -136,7 +167,10 @@ def lengths_of(data: PreparedData) -> list[tuple[str, int]]:
     longest = int(data.lengths.max())
     width = -(-longest // LENGTH_BINS)
     counts = torch.bincount((data.lengths.clamp(min=1) - 1) // width).tolist()
-    return [(f"{index * width + 1:,}-{(index + 1) * width:,}", count) for index, count in enumerate(counts)]
+    starts = range(0, longest, width)
+    return [
+        (f"{start + 1:,}-{min(start + width, longest):,}", count) for start, count in zip(starts, counts, strict=True)
+    ]
 
 
 def step_of(data: PreparedData, config: InspectConfig) -> ShownStep:
@@ -159,9 +193,10 @@ def step_of(data: PreparedData, config: InspectConfig) -> ShownStep:
     learned = sum(batch.target_tokens for batch in batches)
     tokens, padding = sum(batch.tokens for batch in batches), sum(batch.padding_tokens for batch in batches)
     summary = (
-        f"step {config.step:,}, in epoch {window.epoch + 1:,}: {len(chosen):,} rows in {len(batches):,} micro-batches "
-        f"of up to {plan.micro_batch_size:,}; {tokens:,} tokens, {learned:,} of them with loss; {padding:,} positions "
-        f"of padding ({padding / (tokens + padding):.1%})"
+        f"step {config.step:,}, counted from 0, in epoch {window.epoch + 1:,} of {plan.steps_per_epoch:,} steps each: "
+        f"{len(chosen):,} rows in {len(batches):,} micro-batches of up to {plan.micro_batch_size:,}; "
+        f"{tokens:,} tokens, {learned:,} of them with loss; {padding:,} positions of padding "
+        f"({padding / (tokens + padding):.1%})"
     )
     return ShownStep(summary, [_shown(data, batch) for batch in batches])
 

@@ -54,6 +54,8 @@ def _is_whole(dataset: str, config: Preparations) -> bool:
     if not (folder / MANIFEST_FILE).is_file():
         return False
     manifest = load_yaml(folder / MANIFEST_FILE)
+    if not manifest.get("files"):
+        return False
     with tempfile.TemporaryDirectory() as scratch:
         setting = settle(dataset, replace(config, overwrite=True), Path(scratch), lambda message: None)
         asked = {**settings_of(setting), **files_of(gathering_of(setting))}

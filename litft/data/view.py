@@ -5,6 +5,7 @@ Knows no files.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ class ShownRow:
         source: its name.
         tokens: the row; kinds: of each what it is; mask: of each whether it carries loss.
         notes: what a person should know of it, such as that it was cut.
+        score: its score, NaN where nobody gave one; None where no row of the file has one.
     """
 
     number: int
@@ -63,11 +65,14 @@ class ShownRow:
     kinds: list[str]
     mask: list[bool]
     notes: list[str]
+    score: float | None = None
 
     @property
     def summary(self) -> str:
         """What it is, in one line."""
-        return f"row {self.number:,}, {self.source}: {len(self.tokens):,} tokens, {sum(self.mask):,} with loss"
+        counts = f"{len(self.tokens):,} tokens, {sum(self.mask):,} with loss"
+        score = "" if self.score is None else ", no score" if math.isnan(self.score) else f", score {self.score:.3f}"
+        return f"row {self.number:,}, {self.source}: {counts}{score}"
 
     def runs(self) -> Iterator[Run]:
         """Gives the row in runs of one kind, in order."""

@@ -25,6 +25,8 @@ from litft.text.frames import Said
 from litft.text.tokenizer import Tokenizer
 
 FRUITS = ("plum", "pear", "quince", "medlar", "cherry", "apple", "damson", "sloe", "fig", "date")
+SOUR = {"role": "assistant", "content": "Sour."}
+SPLITS = ("train.pt", "test.pt")
 BUSY = (429, {"Retry-After": "0"}, {"error": {"message": "slow down"}})
 
 
@@ -78,7 +80,11 @@ def test_rows_carry_what_the_model_gave(world: Path, tmp_path: Path) -> None:
     reason = "the reply's first line is no number from 0 to 5"
     assert manifest["score"]["kind"] == "judge" and manifest["score"]["unscored"] == {reason: 3}
     assert manifest["score"] == PreparedData.load(tmp_path / "out" / "train.pt").meta["score"]
-    assert f"3 rows have no score: {reason}" in told
+    counts = {name: sum(map(math.isnan, scores_of(world, tmp_path / "out" / name).values())) for name in SPLITS}
+    lines = [f"{count} rows of {name} have no score: {reason}" for name, count in counts.items() if count]
+    assert [line for line in told if "have no score" in line] == lines and sum(counts.values()) == 3
+    assert any(line.startswith("scores of the rows of train.pt by judge-1\n") for line in told)
+    assert " --filters.min_score 4.5 " in told[-1]
     assert any("10 requests this time: 100 tokens of prompts and" in message for message in told)
     assert {body["temperature"] for body in server.bodies} == {0}
     [quince] = [prompt for prompt in server.prompts if "quince" in prompt]
@@ -104,6 +110,31 @@ def test_a_second_run_asks_only_what_is_open(world: Path, tmp_path: Path) -> Non
     assert (whole / "train.pt").read_bytes() == (cut / "train.pt").read_bytes()
 
 
+def test_a_judge_that_gives_no_score_is_stopped(world: Path, tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"A fig {number}?"}, SOUR]} for number in range(40)]
+    given = {"checkpoint_dir": world / "model", "data_file": write_lines(tmp_path / "many.jsonl", *rows)}
+    prepare("messages", PrepareFileConfig(**given, destination_path=tmp_path / "many", prompt_style="alpaca"))
+    sentence = r'first 20 replies of judge-1 gives a score.* one begins "I would say\\n\\"four\\""; all are in .*judge'
+    with ChatServer(lambda prompt: 'I would say\n"four"') as server, pytest.raises(GenerationError, match=sentence):
+        judge(config_of(world, tmp_path / "out", server, data_dir=tmp_path / "many"))
+    assert len(server.bodies) == 20 and [path.name for path in (tmp_path / "out").iterdir()] == ["judge.jsonl"]
+    with ChatServer(lambda prompt: "4" if " 7?" in prompt else "four") as server:
+        judge(config_of(world, tmp_path / "other", server, data_dir=tmp_path / "many", requests_at_once=1))
+    assert len(server.bodies) == 40
+
+
+def test_what_is_done_is_not_done_again(world: Path, tmp_path: Path) -> None:
+    with ChatServer(rating) as server:
+        judge(config_of(world, tmp_path / "out", server))
+        told: list[str] = []
+        assert judge(config_of(world, tmp_path / "out", server), told.append) == tmp_path / "out"
+        assert told == [f"{tmp_path / 'out'} is whole already: these rows, scored in this way."]
+        for options in ({"model": "judge-2"}, {"max_new_tokens": 9}, {"held_out": False}):
+            with pytest.raises(DataError, match="already holds prepared data, not scored in this way"):
+                judge(config_of(world, tmp_path / "out", server, **options))
+    assert len(server.bodies) == 10
+
+
 def test_held_out_rows_may_be_left_out(world: Path, tmp_path: Path) -> None:
     with ChatServer(rating) as server:
         judge(config_of(world, tmp_path / "out", server, held_out=False))
@@ -118,7 +149,7 @@ def test_a_refused_row_has_no_score(world: Path, tmp_path: Path) -> None:
     told: list[str] = []
     with ChatServer(answer) as server:
         judge(config_of(world, tmp_path / "out", server), told.append)
-    assert "1 rows have no score: the server refused the request" in told
+    assert any(line.endswith("have no score: the server refused the request") for line in told)
     lines = [json.loads(line) for line in (tmp_path / "out" / "judge.jsonl").read_text().splitlines()]
     assert [line["refused"] for line in lines if line["refused"]] == ["400 Bad Request: too long"]
 

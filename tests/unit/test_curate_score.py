@@ -117,13 +117,31 @@ def test_what_is_written(world: Path, tmp_path: Path) -> None:
     assert manifest["dataset"] == "fruit" and manifest["files"]["train.pt"]["rows"] == 16
     assert manifest["score"] == after.meta["score"]
     assert manifest["score"]["kind"] == "ifd" and "each answer alone behind <s>" in manifest["score"]["meaning"]
-    table, *_ = [message for message in messages if message.startswith("ifd of the training rows")]
+    table, *_ = [message for message in messages if message.startswith("ifd of the rows of train.pt")]
     values = scores_of(tmp_path / "out" / "train.pt")
     plums = next(line.split() for line in table.splitlines() if line.strip().startswith("plums"))
     assert plums[1:3] == ["8", "8"]
     assert float(plums[3]) == pytest.approx(sum(values[::2]) / 8, abs=6e-4)
     assert float(plums[5]) == pytest.approx(float(torch.tensor(values[::2]).quantile(0.5)), abs=6e-4)
     assert messages[-1].startswith("Next: litft prepare mix ")
+    assert " --filters.max_score 1 --filters.keep 0.1 " in messages[-1]
+
+
+def test_what_is_done_is_not_done_again(world: Path, tmp_path: Path) -> None:
+    scored(world, tmp_path / "out")
+    train = tmp_path / "out" / "train.pt"
+    before, messages = train.stat().st_mtime_ns, list[str]()
+    assert score(config_of(world, tmp_path / "out", micro_batch_size=2), messages.append) == tmp_path / "out"
+    assert messages == [f"{tmp_path / 'out'} is whole already: these rows, scored in this way."]
+    assert train.stat().st_mtime_ns == before
+    for options in ({"by": "loss"}, {"precision": "bf16-true"}):
+        with pytest.raises(DataError, match="already holds prepared data, not scored in this way"):
+            score(config_of(world, tmp_path / "out", **options))
+    train.write_bytes(train.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"train.pt is missing or was changed; write it again with --overwrite true"):
+        score(config_of(world, tmp_path / "out"))
+    score(config_of(world, tmp_path / "out", overwrite=True))
+    assert train.stat().st_mtime_ns != before
 
 
 def test_the_same_work_gives_the_same_bytes(world: Path, tmp_path: Path) -> None:
@@ -146,8 +164,13 @@ def test_another_model_does_not_go_on(world: Path, tmp_path: Path) -> None:
     first = scored(world, tmp_path / "out")
     (tmp_path / "out" / "manifest.yaml").unlink()  # as if it had been killed before the end
     other = other_weights(world, tmp_path / "model", lambda name, tensor: tensor * 1.5)
-    with pytest.raises(DataError, match="was begun with other weights; name another destination_path, or begin again"):
+    with pytest.raises(
+        DataError,
+        match=r"was begun with other weights \(--checkpoint_dir\); name another destination_path, or begin again",
+    ):
         score(config_of(world, tmp_path / "out", checkpoint_dir=other))
+    with pytest.raises(DataError, match=r"was begun with another --by \(ifd\); name"):
+        score(config_of(world, tmp_path / "out", by="loss"))
     assert scored(world, tmp_path / "out", checkpoint_dir=other, overwrite=True) != first
 
 
@@ -175,7 +198,7 @@ def test_what_is_refused(world: Path, tmp_path: Path) -> None:
         score(config_of(world, world / "fruit", overwrite=True))
     scored(world, tmp_path / "out")
     with pytest.raises(DataError, match="already holds prepared data"):
-        score(config_of(world, tmp_path / "out"))
+        score(config_of(world, tmp_path / "out", by="loss"))
     with pytest.raises(ConfigError, match="micro_batch_size is 0; it must be at least 1"):
         config_of(world, tmp_path / "other", micro_batch_size=0)
     with Journal(tmp_path / "busy" / "scores.jsonl"), pytest.raises(DataError, match="Another litft is writing"):

@@ -17,12 +17,13 @@ from tiny_text import EOS, byte_tokenizer, with_markers, write_checkpoint
 
 from litft.cli import main
 from litft.config.inspect import InspectConfig
+from litft.config.io import load_yaml
 from litft.config.prepare import PrepareFileConfig
 from litft.data.batches import epoch_order, iter_micro_batches
 from litft.data.encode import Encoding, Example
 from litft.data.inspect import inspect, view_of
 from litft.data.listing import iter_lines
-from litft.data.overview import ledger_of, mixture_of, shares_of
+from litft.data.overview import facts_of, ledger_of, mixture_of, shares_of
 from litft.data.page import page_of
 from litft.data.prepare import prepare
 from litft.data.store import DTYPES, PreparedData, save_prepared
@@ -296,6 +297,55 @@ def test_a_step_is_the_loops(folder: Path) -> None:
     assert sum(each.length for each in stretches if each.is_learned) == int(data.row(row)[1].sum())
     in_order = view_of(InspectConfig(data_dir=data_dir, shuffle=False, global_batch_size=2))
     assert in_order.step is not None and {batch.rows[0][0] for batch in in_order.step.batches} == {0, 1}
+
+
+def test_the_last_step_of_lengths_ends_at_the_longest(folder: Path) -> None:
+    data_dir = prepared(folder, [dialogue_of("q", "a" * 470), dialogue_of("q", "a")])
+    view = view_of(InspectConfig(data_dir=data_dir))
+    longest = max(len(row.tokens) for row in view.rows)
+    assert longest % 20 and view.lengths[-1][0].endswith(f"-{longest}") and view.lengths[-1][1] == 1
+
+
+def test_a_step_beyond_one_epoch_names_the_epoch(folder: Path) -> None:
+    data_dir = prepared(folder, [dialogue_of(f"q {size}", "a") for size in range(5)])
+    view = view_of(InspectConfig(data_dir=data_dir, step=5000, global_batch_size=2))
+    assert view.step is not None
+    assert view.step.summary.startswith("step 5,000, counted from 0, in epoch 1,667 of 3 steps each: 1 rows")
+
+
+def scored(folder: Path, scores: list[float], how: dict[str, str]) -> Path:
+    """Prepares a row for each score, and gives it to them."""
+    shutil.rmtree("data", ignore_errors=True)
+    data_dir = prepared(folder, [dialogue_of(f"q {number}", "a") for number in range(len(scores))])
+    data = PreparedData.load(data_dir / "train.pt")
+    tensors = {name: getattr(data, name) for name in DTYPES}
+    save_prepared(Path("new.pt"), **tensors, meta={**data.meta, "score": how}, score=torch.tensor(scores))
+    Path("new.pt").replace(data_dir / "train.pt")
+    return data_dir
+
+
+def test_scores_are_shown(folder: Path) -> None:
+    data_dir = scored(folder, [4.0, 1.0, torch.nan, 3.0, 2.0], {"kind": "judge", "meaning": "what it is worth"})
+    view = view_of(InspectConfig(data_dir=data_dir))
+    assert ("score", "judge: what it is worth") in view.facts
+    assert ("scores", "min 1.000, quartiles 1.750 2.500 3.250, max 4.000; 1 rows without") in view.facts
+    for shown in (text_of(view), page_of(view)):
+        assert "with loss, score 4.000\n" in shown.replace("</h3>", "") and "with loss, no score" in shown
+        assert "judge: what it is worth" in shown
+    none = view_of(InspectConfig(data_dir=scored(folder, [torch.nan], {"kind": "column worth"})))
+    assert none.facts[-2:] == [("score", "column worth"), ("scores", "1 rows without")]
+
+
+def test_changes_of_rows_are_among_the_settings(folder: Path) -> None:
+    data_dir = prepared(folder, [SHORT])
+    manifest = load_yaml(data_dir / "manifest.yaml")
+    data = PreparedData.load(data_dir / "train.pt")
+    names = [name for name, _ in facts_of(data, manifest)]
+    assert not {"option orders", "paraphrases", "score", "scores"} & set(names)
+    facts = facts_of(
+        data, {**manifest, "option_orders": 2, "paraphrases": ["Please {instruction}", "Now: {instruction}"]}
+    )
+    assert ("option orders", "2") in facts and ("paraphrases", "Please {instruction} | Now: {instruction}") in facts
 
 
 # --- which rows, and with which tokenizer ---

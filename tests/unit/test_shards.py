@@ -145,7 +145,12 @@ def test_the_command_names_folders_after_the_shard(folder: Path, capsys: pytest.
 def test_a_joined_folder_can_be_inspected(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     join(JoinConfig(data_dirs=make_shards(folder, 2), destination_path=folder / "joined"))
     assert main(["inspect", str(folder / "joined"), "--checkpoint_dir", str(folder / "model")]) == 0
-    assert "shard 1/2" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    told = load_yaml(folder / "joined" / "manifest.yaml")
+    equal, held_out = told["rows_equal_across_shards"], told["files"]["test.pt"]["rows"]
+    assert "shard 1/2" in out and held_out > 1
+    note = f"left out {equal} rows equal to rows of other shards and held out {held_out}; the mixture counts"
+    assert note in " ".join(out.split())
 
 
 @pytest.mark.parametrize("shard", ["0/8", "9/8", "1/0", "1", "1/8/2", "-1/8", "one/8"])
