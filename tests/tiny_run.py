@@ -61,7 +61,7 @@ def make_world(folder: Path, rows: int = 24, seed: int = 3, tokenizer_hash: str 
             source=torch.zeros(count),
             meta={"tokenizer": {"hash": tokenizer_hash or tokenizer.hash}, "source_names": ["random"]},
         )
-    (data_dir / "manifest.yaml").write_text("{}\n")
+    (data_dir / "manifest.yaml").write_text("sources: {}\nfiles: {train.pt: {sha256: none}}\n")
     return folder
 
 

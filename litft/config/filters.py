@@ -139,5 +139,13 @@ class FiltersConfig:
     @property
     def needs_score(self) -> bool:
         """Whether rows are chosen by their scores."""
-        by_score = self.keep is not None and self.keep_by != "target_tokens"
-        return by_score or self.min_score is not None or self.max_score is not None
+        return self._keeps_by_score or self.min_score is not None or self.max_score is not None
+
+    @property
+    def keeps_by_score_of_all(self) -> bool:
+        """Whether the best of all rows stay, whatever folder they are of."""
+        return self._keeps_by_score and self.keep_of == "all"
+
+    @property
+    def _keeps_by_score(self) -> bool:
+        return self.keep is not None and self.keep_by != "target_tokens"

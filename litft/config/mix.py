@@ -14,6 +14,11 @@ from litft.errors import ConfigError, did_you_mean
 Order = Literal["shuffled", "source", "length", "score", "score_descending", "given"]
 
 
+def _plain_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Gives the names of folders as they are compared: `data/lima/` is `data/lima`."""
+    return tuple(str(Path(name)) for name in names)
+
+
 def _require_folders(names: Sequence[str], least: int) -> None:
     """Refuses fewer folders than that, and folders named twice."""
     if len(names) < least or len(set(names)) < len(names):
@@ -40,6 +45,7 @@ class JoinConfig(_Folders):
         Raises:
             ConfigError: naming them.
         """
+        object.__setattr__(self, "data_dirs", _plain_names(self.data_dirs))
         _require_folders(self.data_dirs, least=2)
 
 
@@ -72,9 +78,11 @@ class MixConfig(_Folders):
         Raises:
             ConfigError: naming the field, its value and its range.
         """
+        object.__setattr__(self, "data_dirs", _plain_names(self.data_dirs))
         _require_folders(self.data_dirs, least=1)
         require_seed(self.seed)
         for name in ("weights", "inverse_to", "max_rows", "repeats"):
+            self._name_plainly(name)
             self._check(name, getattr(self, name) or {})
         if self.weights is not None and self.inverse_to is not None:
             raise ConfigError("weights and inverse_to both say how large the shares are; give one of them.")
@@ -98,6 +106,15 @@ class MixConfig(_Folders):
     def needs_score(self) -> bool:
         """Whether rows are chosen or ordered by their scores."""
         return self.filters.needs_score or self.order in ("score", "score_descending")
+
+    def _name_plainly(self, name: str) -> None:
+        """Calls folders as `data_dirs` does; refuses two numbers for one."""
+        values = getattr(self, name)
+        if values is not None:
+            plain = dict(zip(_plain_names(tuple(values)), values.values(), strict=True))
+            if len(plain) < len(values):
+                raise ConfigError(f"{name} names a folder twice: {', '.join(values)}; name each once.")
+            object.__setattr__(self, name, plain)
 
     def _check(self, name: str, values: Mapping[str, float]) -> None:
         """Refuses a value for a folder that is not mixed, or that is not above 0."""

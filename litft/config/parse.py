@@ -159,9 +159,19 @@ def _full_name(name: str, fields: dict[str, Leaf], origin: str) -> str:
         return found[0]
     if found:
         raise ConfigError(f'"{name}" in {origin} could be {" or ".join(found)}; write the one you mean.')
-    known = [*fields, *(full.rpartition(".")[2] for full in fields)]
+    below = next((full for full in fields if full.startswith(f"{name}.")), None)
+    if below:
+        what, mend = (f"--{name}", f"--{below} VALUE") if origin == COMMAND_LINE else (f'"{name}" in {origin}', below)
+        raise ConfigError(f"{what} is a section, not a value; set the keys in it, such as {mend}.")
+    known = [*fields, *(full.rpartition(".")[2] for full in fields), *_sections(fields)]
     what = f"flag --{name}" if origin == COMMAND_LINE else f'key "{name}" in {origin}'
     raise ConfigError(f"Unknown {what}.{did_you_mean(name, known)}")
+
+
+def _sections(fields: dict[str, Leaf]) -> list[str]:
+    """Gives the dotted names of all sections, each once."""
+    found = (full.split(".")[:depth] for full in fields for depth in range(1, full.count(".") + 1))
+    return list(dict.fromkeys(".".join(parts) for parts in found))
 
 
 def _read_flags(args: Sequence[str], fields: dict[str, Leaf]) -> dict[str, Given]:

@@ -18,7 +18,7 @@ from litft.data.mixing.removed import REMOVED_FILE, Removed
 from litft.data.mixing.result import Mixed, write_mixed
 from litft.data.mixing.scores import check_scores
 from litft.data.mixing.shares import choose
-from litft.data.mixing.sift import KEEP, NEAR, Sieve, notes_of
+from litft.data.mixing.sift import KEEP, NEAR, Sieve
 from litft.data.overview import shares_of
 from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE
 from litft.data.texts import find_tokenizer, require_tokenizer
@@ -69,12 +69,13 @@ def _mix(config: MixConfig, report: Report, keeps_names: bool) -> Path:
     filters = build_filters(config.filters)
     tokenizer = _tokenizer(config, parts, filters)
     removed = Removed(_reasons(config, filters))
-    held_out, left = _sift(config, parts, filters, tokenizer, removed)
+    sieve = Sieve(config.filters, filters, tokenizer, removed)
+    held_out, left = _sift(sieve, parts, removed)
     if not any(map(len, left)):
         raise DataError(_nothing_left(removed))
     chosen = choose(config, left)
     order = order_of(config.order, chosen, config.seed)
-    mixed = Mixed(parts, held_out, left, chosen, order, removed, notes_of(filters), _settings(config))
+    mixed = Mixed(parts, held_out, left, chosen, order, removed, sieve.notes(), _settings(config))
     _tell(write_mixed(mixed, destination, tokenizer), destination, report)
     return destination
 
@@ -112,11 +113,8 @@ def _tokenizer(config: MixConfig, parts: Sequence[Part], filters: Sequence[Filte
     return (require_tokenizer if reads_text else find_tokenizer)(parts[0].train, config.checkpoint_dir)
 
 
-def _sift(
-    config: MixConfig, parts: Sequence[Part], filters: Sequence[Filter], tokenizer: Tokenizer | None, removed: Removed
-) -> tuple[list[Rows], list[Rows]]:
+def _sift(sieve: Sieve, parts: Sequence[Part], removed: Removed) -> tuple[list[Rows], list[Rows]]:
     """Gives the held-out rows and the training rows that stay."""
-    sieve = Sieve(config.filters, filters, tokenizer, removed)
     held_out = [sieve.judge(rows) for rows in leave_equal(all_rows(parts, TEST_FILE), [], removed)]
     left = [sieve.judge(rows) for rows in leave_equal(all_rows(parts, TRAIN_FILE), held_out, removed)]
     return held_out, sieve.keep_best(sieve.leave_near(left, held_out))

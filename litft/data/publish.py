@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,12 @@ from litft.errors import DataError
 
 
 def publish(
-    destination: Path, parts: dict[str, Part], meta: dict[str, Any], manifest: dict[str, Any], tokenizer: Path | None
+    destination: Path,
+    parts: dict[str, Part],
+    meta: dict[str, Any],
+    manifest: dict[str, Any],
+    tokenizer: Path | None,
+    texts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Writes the folder. The old manifest goes before the first new file comes, the new one comes last.
 
@@ -25,6 +31,7 @@ def publish(
         meta: what a finetuning must know of them.
         manifest: what is said of them; `files` is added.
         tokenizer: a folder with the tokenizer that goes with them; None where it is the model's.
+        texts: other files and what they say; an empty one is not there, nor its former self.
 
     Returns:
         For each file its rows, tokens and sha256.
@@ -35,6 +42,7 @@ def publish(
     files: dict[str, Any] = {
         name: {"rows": len(part["source"]), "tokens": len(part["input_ids"])} for name, part in parts.items()
     }
+    written = {name: text for name, text in (texts or {}).items() if text}
     try:
         destination.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -42,9 +50,11 @@ def publish(
                 path = stack.enter_context(atomic_path(destination / name))
                 save_prepared(path, **tensors, meta=meta)
                 files[name]["sha256"] = sha256_file(path)
-            (destination / MANIFEST_FILE).unlink(missing_ok=True)
-            if TEST_FILE not in parts:
-                (destination / TEST_FILE).unlink(missing_ok=True)
+            for name, text in written.items():
+                stack.enter_context(atomic_path(destination / name)).write_text(text, encoding="utf-8")
+            for name in (MANIFEST_FILE, TEST_FILE, *(texts or {})):
+                if name not in parts and name not in written:
+                    (destination / name).unlink(missing_ok=True)
         publish_tokenizer(tokenizer, destination)
         with atomic_path(destination / MANIFEST_FILE) as path:
             path.write_text(dump_yaml({**manifest, "files": files}), encoding="utf-8")

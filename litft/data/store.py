@@ -24,8 +24,9 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
+from litft.config.io import load_yaml
 from litft.data.paths import path_hint
-from litft.errors import DataError
+from litft.errors import ConfigError, DataError
 from litft.text.tokenizer import Tokenizer
 
 FORMAT = "litft-sft-1"
@@ -155,7 +156,8 @@ def find_data_dir(path: Path) -> Path:
     """Gives the folder of prepared data that is meant.
 
     Raises:
-        DataError: it is not there, holds no train.pt, or was not finished; with the nearest that exists.
+        DataError: it is not there, with the nearest that exists; holds no train.pt; was not finished; or its manifest
+            is not whole.
     """
     path = path.expanduser()
     if path.is_file():
@@ -169,9 +171,28 @@ def find_data_dir(path: Path) -> Path:
         below = ", ".join(sorted(str(found.parent) for found in path.glob(f"*/{TRAIN_FILE}")))
         hint = f"did you mean {below}?" if below else "make it with `litft prepare`."
         raise DataError(f"data_dir {path} has no {TRAIN_FILE}; {hint}")
-    if not (path / MANIFEST_FILE).is_file() and PreparedData.load(path / TRAIN_FILE).meta:
+    if (path / MANIFEST_FILE).is_file():
+        _check_manifest(path / MANIFEST_FILE)
+    elif PreparedData.load(path / TRAIN_FILE).meta:
         raise DataError(f"data_dir {path} has no {MANIFEST_FILE}: its preparation was interrupted; run it again.")
     return path
+
+
+def _check_manifest(path: Path) -> None:
+    """Makes sure that a manifest says of which sources the rows are and, at its end, what train.pt is."""
+    try:
+        manifest = load_yaml(path)
+    except ConfigError as error:
+        said = str(error).rstrip(".")
+        raise DataError(f"data_dir {path.parent} is unfinished or damaged ({said}); prepare it again.") from error
+    files = manifest.get("files")
+    train = files.get(TRAIN_FILE) if isinstance(files, dict) else None
+    is_whole = isinstance(manifest.get("sources"), dict) and isinstance(train, dict) and "sha256" in train
+    if not is_whole:
+        raise DataError(
+            f"data_dir {path.parent} is unfinished or damaged: its {MANIFEST_FILE} does not say what its sources and "
+            "files are; prepare it again."
+        )
 
 
 def check_data_fits(data: PreparedData, tokenizer: Tokenizer, checkpoint_dir: Path) -> None:

@@ -265,7 +265,15 @@ def test_a_data_folder_that_is_incomplete(refused: Refused) -> None:
     train.write_bytes(whole)
     Path("data/csv/test.pt").unlink()
     refused(LORA, "data/csv", "no test.pt", "--test_split_fraction")
-    Path("data/csv/manifest.yaml").unlink()
+    manifest = Path("data/csv/manifest.yaml")
+    manifest.write_bytes(b"")
+    given = ["--data_dir", "data/csv"]
+    score = ["curate", "score", *given, "--checkpoint_dir", "acme/tiny", "--destination_path", "data/scored"]
+    mix = ["prepare", "mix", "--data_dirs", "data/csv", "--destination_path", "data/mix"]
+    for words in (LORA, ["inspect", *given], ["export", "data", *given, "--out_dir", "data/out"], score, mix):
+        refused(words, "data/csv is unfinished or damaged", "manifest.yaml", "prepare it again")
+    assert [path.name for path in Path("data").iterdir()] == ["csv"]
+    manifest.unlink()
     refused(LORA, "manifest.yaml", "interrupted")
 
 

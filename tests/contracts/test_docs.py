@@ -189,7 +189,7 @@ def test_the_mix_of_its_page_works(project: Path) -> None:
         assert main(["prepare", "csv", *words]) == 0
     Path("benchmarks").mkdir()
     Path("benchmarks/gsm8k.jsonl").write_text(json.dumps({"question": taken["How many eggs?"]}), encoding="utf-8")
-    Path("benchmarks/truthful_qa.csv").write_text("Question\nnone of these\n", encoding="utf-8")
+    Path("benchmarks/truthful_qa.csv").write_text("Question\nno row says a word of all this here\n", encoding="utf-8")
     assert main(["prepare", "mix", "--config", str(shipped)]) == 0
     reasons = {json.loads(line)["reason"] for line in Path("data/mix/removed.jsonl").read_text().splitlines()}
     assert reasons >= {"quality.refusal", "leave_out.answer", "languages", "benchmarks"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +126,15 @@ def test_real_answers_in_many_languages() -> None:
     assert 90 < len(left) < 140 and not any("\u0430" <= letter <= "\u044f" for text in left for letter in text[:40])
 
 
-def test_a_language_that_is_not_told() -> None:
-    with pytest.raises(ConfigError, match=r"filters\.languages names english"):
-        build_filters(FiltersConfig(languages=("english",)))
+@pytest.mark.parametrize(
+    ("name", "meant"), [("english", "en"), ("EN", "en"), ("pt-BR", "pt"), ("German", "de"), ("eng", "en"), ("??", None)]
+)
+def test_a_language_that_is_not_told(name: str, meant: str | None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_filters(FiltersConfig(languages=(name,)))
+    said = str(caught.value)
+    assert said.startswith(f'filters.languages names "{name}", which is none of the ') and len(said) < 200
+    assert said.endswith("zh." if meant is None else f'Did you mean "{meant}"?')
 
 
 @pytest.mark.parametrize(
@@ -185,6 +192,17 @@ def test_texts_of_benchmark_files(tmp_path: Path) -> None:
     assert found["c.json"] == [(1, "task"), (2, "one"), (3, "two")]
     assert found["d.csv"] == [(1, "question"), (1, "answer"), (2, "one\nmore"), (2, "two")]
     assert found["e.txt"] == [(1, "one\nmore\n"), (5, "two\n")]
+
+
+@pytest.mark.parametrize("text", ["", '{}\n{"id": 4}\n', '{"q": "seven words are too few for it"}\n'])
+def test_a_benchmark_with_nothing_to_look_for_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "full.txt").write_text(THIRTEEN, encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(text, encoding="utf-8")
+    files = (str(tmp_path / "full.txt"), str(tmp_path / "b.jsonl"))
+    with pytest.raises(DataError, match=r"b\.jsonl holds no text of 8 words or more to look for"):
+        build_filters(FiltersConfig(benchmarks=BenchmarksConfig(files=files)))
+    with pytest.raises(DataError, match=r"b\.jsonl holds no text of \d words") if len(text) < 20 else nullcontext():
+        build_filters(FiltersConfig(benchmarks=BenchmarksConfig(files=files, words=7)))
 
 
 @pytest.mark.parametrize(

@@ -150,9 +150,24 @@ def test_strangers_are_refused(folder: Path, tmp_path: Path) -> None:
         mixed(folder, tmp_path / "m", "ab", weights={"a": 1, "b": 1}, total=100)
 
 
+def test_a_folder_is_the_same_with_a_slash_at_its_end() -> None:
+    numbers = {"data/a": 1.0, "data/b/": 2.0}
+    config = MixConfig(
+        data_dirs=("data/a/", "./data/b"), destination_path=Path("m"), weights=numbers, repeats={"data/a//": 2.0},
+        max_rows={"data/b/": 3},
+    )  # fmt: skip
+    assert config.data_dirs == ("data/a", "data/b") and config.weights == {"data/a": 1.0, "data/b": 2.0}
+    assert (config.repeats, config.max_rows) == ({"data/a": 2.0}, {"data/b": 3})
+    inverse = MixConfig(data_dirs=("a", "b/"), destination_path=Path("m"), inverse_to={"a/": 0.5, "b": 0.5})
+    assert inverse.shares == {"a": 0.5, "b": 0.5}
+    with pytest.raises(ConfigError, match="each once"):
+        JoinConfig(data_dirs=("a", "a/"), destination_path=Path("m"))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"weights": {"a": 1.0, "a/": 2.0, "b": 1.0}}, "weights names a folder twice: a, a/, b"),
         ({"data_dirs": ()}, "name one folder or more"),
         ({"data_dirs": ("a", "a")}, "each once"),
         ({"weights": {"a": 1.0}}, "weights has no number for b"),

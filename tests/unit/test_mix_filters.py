@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from litft.config.inspect import InspectConfig
 from litft.config.io import load_yaml
 from litft.config.mix import JoinConfig
 from litft.data.filters import build_filters
-from litft.data.filters.near import overlap_of, runs_in
+from litft.data.filters.near import NOT_COMPARED, compared_runs, overlap_of
 from litft.data.filters.row import RowReader
 from litft.data.inspect import inspect
 from litft.data.mix import join
@@ -119,6 +120,46 @@ def test_what_is_told_adds_up_in_the_manifest(folder: Path, tmp_path: Path) -> N
     assert third["held_out"] == {"rows": 2, "removed": {"equal": 0, "benchmarks": 1}, "rows_taken": 1}
     assert manifest["settings"]["filters"]["near"] == {"threshold": 0.5, "of": "whole", "words": 2, "num_perm": 128}
     assert any("too short" in note for note in manifest["notes"])
+
+
+def test_answers_too_short_to_tell_rows_apart_are_not_compared(folder: Path, tmp_path: Path) -> None:
+    quiz = [(f"Question {number}?", "D") for number in range(3)]
+    seven, eight = "not so near as it does seem", "not so near as it does seem here"
+    rows = [*quiz, ("a", seven), ("b", seven), ("c", eight), ("d", eight)]
+    make_folder(folder, "quiz", rows)
+    near = NearConfig(threshold=0.8, of="answer")
+    messages = mixed(folder, tmp_path, "quiz", filters={"near": near}, order="given")
+    assert pairs_in(folder, tmp_path / "train.pt") == rows[:-1]
+    assert load_yaml(tmp_path / "manifest.yaml")["notes"] == {NOT_COMPARED: 5}
+    assert NOT_COMPARED in messages[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"order": "score"}, "take another order than score"),
+        ({"filters": {"min_score": 0.1}}, "mix each folder by itself with its own filters.min_score"),
+        ({"filters": {"keep": 0.5, "keep_of": "all"}}, "keep a share of each with filters.keep_of source"),
+    ],
+)
+def test_what_to_do_with_scores_of_two_kinds(
+    folder: Path, tmp_path: Path, options: dict[str, Any], advice: str
+) -> None:
+    give_scores(make_folder(folder, "hard", A), [0.0] * 6, kind="column hardness")
+    with pytest.raises(DataError) as caught:
+        mixed(folder, tmp_path / "out", "b", "hard", **options)
+    assert f"cannot be compared; score the folders alike, or {advice}" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_folder_is_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder / "b", tmp_path / "broken")
+    text = (broken / "manifest.yaml").read_text(encoding="utf-8")
+    for cut in (0, len(text) // 2, text.index("files:")):
+        (broken / "manifest.yaml").write_text(text[:cut], encoding="utf-8")
+        with pytest.raises(DataError, match="broken is unfinished or damaged"):
+            mixed(folder, tmp_path / "out", "a", str(broken))
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_folder_is_enough(folder: Path, tmp_path: Path) -> None:
@@ -327,7 +368,7 @@ def test_no_row_of_a_mix_violates_a_filter_and_none_is_lost(crowd: Path, tmp_pat
     def check_near(near: NearConfig, said: list[str], out: Path) -> None:
         """By brute force: MinHash may miss a pair at the threshold, but of these rows it misses none."""
         held_out = [f"{question}\n\n{answer}" for question, answer in pairs_in(crowd, out / "test.pt")]
-        runs = [runs_in(text, near.words) for text in (*said, *held_out)]
+        runs = [compared_runs(text, near.words) for text in (*said, *held_out)]
         for place in range(len(said)):
             for other in range(place):
                 assert overlap_of(runs[place], runs[other]) < near.threshold

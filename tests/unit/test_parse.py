@@ -198,6 +198,7 @@ def test_stop_texts(text: str, stops: tuple[str, ...]) -> None:
     [
         (["--max_iterz", "3"], r'Unknown flag --max_iterz\. Did you mean "max_iters"\?'),
         (["--train.max_iterz", "3"], r'Unknown flag --train\.max_iterz\. Did you mean "train\.max_iters"\?'),
+        (["--optim", "3"], r"^--optim is a section, not a value; set the keys in it, such as --optim\.\w+ VALUE\.$"),
         (["--zzz", "3"], r"^Unknown flag --zzz\.$"),
         (["--seed", "x"], r'^--seed is "x"; it must be a whole number\.$'),
         (["--lora.dropout", "nan"], r'^--lora\.dropout is "nan"; it must be a number\.$'),
@@ -226,6 +227,11 @@ def test_a_mistaken_flag_is_named(words: list[str], message: str) -> None:
         ("out_dir: {a: b}\n", r"must be a path or null\.$"),
         ("learning_rate: .nan\n", r"must be a number\.$"),
         ("1: 2\n", r'^Unknown key "1"'),
+        ("optimm:\n  seed: 3\n", r'^Unknown key "optimm" in .*run\.yaml\. Did you mean "optim"\?$'),
+        (
+            "optim: [a]\n",
+            r'^"optim" in .*run\.yaml is a section, not a value; set the keys in it, such as optim\.\w+\.$',
+        ),
     ],
 )
 def test_a_mistaken_key_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -140,7 +140,12 @@ def test_find_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_prepared(folder / "train.pt", **parts())
     with pytest.raises(DataError, match=r"no manifest\.yaml: its preparation was interrupted"):
         find_data_dir(folder)
-    (folder / "manifest.yaml").touch()
+    whole = "dataset: csv\nsources: {csv: {rows: 2}}\nfiles:\n  train.pt: {rows: 2, sha256: ab}\n"
+    for cut in (0, whole.index("{csv"), whole.index("{csv") + 2, whole.index("files"), whole.index("{rows: 2, sha")):
+        (folder / "manifest.yaml").write_text(whole[:cut], encoding="utf-8")
+        with pytest.raises(DataError, match=r"^data_dir data/csv is unfinished or damaged.*; prepare it again\.$"):
+            find_data_dir(folder)
+    (folder / "manifest.yaml").write_text(whole, encoding="utf-8")
     assert find_data_dir(folder) == folder
     for wrong, words in (
         ("/data/csv", 'Did you mean "data/csv"?'),

@@ -15,6 +15,7 @@ from litft.data.filters.benchmark_files import iter_texts
 from litft.data.filters.row import Filter, Row
 from litft.data.filters.words import runs_of, words_of
 from litft.data.reading.places import shown_place
+from litft.errors import DataError
 
 SHORTEST_RUN = 8
 
@@ -36,21 +37,25 @@ class RunIndex:
         self._length, self._least = length, min(length, SHORTEST_RUN)
         self._places: dict[int, dict[str, str]] = {}
 
-    def add(self, text: str, place: str) -> None:
+    def add(self, text: str, place: str) -> bool:
         """Takes a text of a benchmark.
 
         Args:
             text: the whole of it.
             place: its file and line.
+
+        Returns:
+            Whether it is long enough to be looked for.
         """
         words = words_of(text)
         length = min(len(words), self._length)
         if length < self._least:
             self.left_aside += 1
-            return
+            return False
         places = self._places.setdefault(length, {})
         for run in runs_of(words, length):
             places.setdefault(run, place)
+        return True
 
     def find(self, text: str) -> tuple[str, str] | None:
         """Gives the first run that a text shares, the longest kind first, and its place; None where there is none."""
@@ -71,17 +76,17 @@ def build(config: FiltersConfig) -> list[Filter]:
     """
     if not config.benchmarks.files:
         return []
-    index = RunIndex(config.benchmarks.words)
+    index, least = RunIndex(config.benchmarks.words), min(SHORTEST_RUN, config.benchmarks.words)
     for name in config.benchmarks.files:
-        for place, text in tqdm(
-            iter_texts(Path(name).expanduser()), desc=name, unit=" texts", leave=False, disable=None
-        ):
-            index.add(text, f"{name}, {shown_place(place)}")
+        texts = tqdm(iter_texts(Path(name).expanduser()), desc=name, unit=" texts", leave=False, disable=None)
+        if not sum(index.add(text, f"{name}, {shown_place(place)}") for place, text in texts):
+            raise DataError(
+                f"The benchmark {name} holds no text of {least} words or more to look for; name another file, or leave "
+                "it away."
+            )
     made = Filter("benchmarks", lambda row: _judge(index, row), for_held_out=True)
     if index.left_aside:
-        made.notes[f"texts of benchmarks under {min(SHORTEST_RUN, config.benchmarks.words)} words; not looked for"] = (
-            index.left_aside
-        )
+        made.notes[f"texts of benchmarks under {least} words; not looked for"] = index.left_aside
     return [made]
 
 

@@ -21,6 +21,13 @@ FEWEST_LETTERS = 20
 LEAST_CONFIDENCE = 0.7
 NOT_JUDGED = "answers too short or too mixed for their language to be told; they stay"
 
+# Words that are written where a code is meant.
+_CODES = {
+    "arabic": "ar", "chinese": "zh", "dutch": "nl", "english": "en", "french": "fr", "german": "de", "hindi": "hi",
+    "italian": "it", "japanese": "ja", "korean": "ko", "polish": "pl", "portuguese": "pt", "russian": "ru",
+    "spanish": "es", "swedish": "sv", "turkish": "tr", "ukrainian": "uk",
+}  # fmt: skip
+
 _NO_LANGUAGE = "zxx"  # the model's name for what is none, such as code
 _CODE = re.compile(r"```.*?(?:```|\Z)", flags=re.DOTALL)
 
@@ -38,9 +45,10 @@ def build(config: FiltersConfig) -> list[Filter]:
     known = sorted({*identifier.labels} - {_NO_LANGUAGE})
     for name in config.languages:
         if name not in known:
-            hint = did_you_mean(name, known) or f" Known are {', '.join(known)}."
+            meant = re.split("[-_]", name.lower())[0]
             raise ConfigError(
-                f"filters.languages names {name}, which is none of the codes of ISO 639 that are told.{hint}"
+                f'filters.languages names "{name}", which is none of the {len(known)} codes of ISO 639 that are told, '
+                f"such as de, en, es, fr and zh.{did_you_mean(_CODES.get(meant, meant), known)}"
             )
     notes: Counter[str] = Counter()
 

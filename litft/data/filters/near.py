@@ -21,6 +21,10 @@ from litft.errors import DataError
 
 SURENESS = 0.99
 
+# A text of fewer words, such as "D" or "Not enough information", is the same in rows that have nothing in common.
+FEWEST_WORDS = 8
+NOT_COMPARED = f"near: texts under {FEWEST_WORDS} words; not compared"
+
 Runs = NDArray[np.uint32]
 
 
@@ -41,6 +45,11 @@ def runs_in(text: str, length: int) -> Runs:
     words = words_of(text)
     runs = runs_of(words, min(length, len(words))) if words else ()
     return np.unique(np.fromiter((zlib.crc32(run.encode()) for run in runs), dtype=np.uint32))
+
+
+def compared_runs(text: str, length: int) -> Runs:
+    """Gives what is compared of a row: `runs_in` its text, and none of a text too short to tell rows apart by it."""
+    return runs_in(text if len(words_of(text)) >= FEWEST_WORDS else "", length)
 
 
 def overlap_of(one: Runs, other: Runs) -> float:

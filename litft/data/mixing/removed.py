@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from litft.data.mixing.parts import Part, Rows
@@ -71,16 +70,13 @@ class Removed:
         counts = Counter(row.reason for row in self.rows if row.part is part and row.file == file)
         return {reason: counts[reason] for reason in self._reasons[file]}
 
-    def write(self, path: Path, tokenizer: Tokenizer | None) -> None:
-        """Writes each as a line of JSON.
+    def text(self, tokenizer: Tokenizer | None) -> str:
+        """Gives each as a line of JSON.
 
         Args:
-            path: is overwritten.
             tokenizer: of the rows; None where it is not at hand, and questions are null.
         """
-        with path.open("w", encoding="utf-8") as file:
-            for line in self._lines(tokenizer):
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines(tokenizer))
 
     def _lines(self, tokenizer: Tokenizer | None) -> Iterator[dict[str, object]]:
         """Gives what is said of each row."""

@@ -10,14 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litft.checkpoint.disk import atomic_path, sha256_file
-from litft.config.io import dump_yaml
 from litft.data.mixing.parts import Part, Rows
 from litft.data.mixing.removed import REMOVED_FILE, Removed
 from litft.data.mixing.scores import joined_scores, scores_meta
-from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, save_prepared
-from litft.data.vocabulary import TOKENIZER_DIR, publish_tokenizer
-from litft.errors import DataError
+from litft.data.publish import publish
+from litft.data.store import TEST_FILE, TRAIN_FILE
+from litft.data.vocabulary import TOKENIZER_DIR
 from litft.text.tokenizer import Tokenizer
 
 
@@ -87,7 +85,7 @@ class Mixed:
 
 
 def write_mixed(mixed: Mixed, destination: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Writes the folder. The old manifest goes first, the new one comes last.
+    """Writes the folder, once all that goes into it is known.
 
     Args:
         mixed: what it is made of.
@@ -101,37 +99,20 @@ def write_mixed(mixed: Mixed, destination: Path, tokenizer: Tokenizer | None) ->
         DataError: it cannot be written.
     """
     names, meta = _names(mixed.parts), mixed.meta()
-    files = {TRAIN_FILE: _gather(mixed.chosen, names, mixed.order)}
+    parts = {TRAIN_FILE: _gather(mixed.chosen, names, mixed.order)}
     if any(map(len, mixed.held_out)):
-        files[TEST_FILE] = _gather(mixed.held_out, names, None)
-    described: dict[str, Any] = {}
-    try:
-        destination.mkdir(parents=True, exist_ok=True)
-        for name in (MANIFEST_FILE, TEST_FILE, REMOVED_FILE):
-            (destination / name).unlink(missing_ok=True)
-        for name, tensors in files.items():
-            with atomic_path(destination / name) as path:
-                save_prepared(path, **tensors, meta=meta)
-            digest = sha256_file(destination / name)
-            described[name] = {"rows": len(tensors["source"]), "tokens": len(tensors["input_ids"]), "sha256": digest}
-        if mixed.removed.rows:
-            with atomic_path(destination / REMOVED_FILE) as path:
-                mixed.removed.write(path, tokenizer)
-        own = mixed.parts[0].folder / TOKENIZER_DIR
-        publish_tokenizer(own if own.is_dir() else None, destination)
-        manifest = {
-            **meta,
-            "settings": mixed.settings,
-            "parts": mixed.accounts(),
-            "notes": mixed.notes,
-            "sources": {part.name: part.manifest["sources"] for part in mixed.parts},
-            "files": described,
-        }
-        with atomic_path(destination / MANIFEST_FILE) as path:
-            path.write_text(dump_yaml(manifest), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"Cannot write to destination_path {destination}: {error.strerror}.") from error
-    return manifest
+        parts[TEST_FILE] = _gather(mixed.held_out, names, None)
+    manifest = {
+        **meta,
+        "settings": mixed.settings,
+        "parts": mixed.accounts(),
+        "notes": mixed.notes,
+        "sources": {part.name: part.manifest["sources"] for part in mixed.parts},
+    }
+    own = mixed.parts[0].folder / TOKENIZER_DIR
+    texts = {REMOVED_FILE: mixed.removed.text(tokenizer)}
+    files = publish(destination, parts, meta, manifest, own if own.is_dir() else None, texts)
+    return {**manifest, "files": files}
 
 
 def _names(parts: Sequence[Part]) -> list[str]:

@@ -24,17 +24,24 @@ def check_scores(config: MixConfig, parts: Sequence[Part]) -> None:
             f"No row of {', '.join(part.name for part in parts)} has a score, and the mix chooses by scores; "
             "`litft curate score` gives them."
         )
-    filters = config.filters
-    compared = config.order in ("score", "score_descending") or filters.min_score is not None
-    compared = compared or filters.max_score is not None
-    compared = compared or (filters.needs_score and filters.keep_of == "all")
+    instead = _instead_of_comparing(config)
     kinds = {str(_kind(part)): part.name for part in scored}
-    if compared and len(kinds) > 1:
+    if instead and len(kinds) > 1:
         (one, first), (other, second) = list(kinds.items())[:2]
         raise DataError(
             f"The scores of {first} are {one}, those of {second} {other}: they cannot be compared; score the folders "
-            "alike, or keep a share of each with filters.keep_of source."
+            f"alike, or {instead}."
         )
+
+
+def _instead_of_comparing(config: MixConfig) -> str:
+    """Says what can be done with scores that mean different things; nothing where none are compared."""
+    filters = config.filters
+    if config.order in ("score", "score_descending"):
+        return f"take another order than {config.order}"
+    if filters.min_score is not None or filters.max_score is not None:
+        return "mix each folder by itself with its own filters.min_score and filters.max_score, and then the results"
+    return "keep a share of each with filters.keep_of source" if filters.keeps_by_score_of_all else ""
 
 
 def is_one_kind(rows: Sequence[Rows]) -> bool:

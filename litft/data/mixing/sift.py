@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from litft.config.filters import FiltersConfig
 from litft.data.filters.bounds import NO_SCORE
-from litft.data.filters.near import Runs, find_near, runs_in
+from litft.data.filters.near import NOT_COMPARED, Runs, compared_runs, find_near
 from litft.data.filters.row import Filter, RowReader
 from litft.data.mixing.equal import shown_row
 from litft.data.mixing.parts import Rows
@@ -41,6 +41,7 @@ class Sieve:
         self._config, self._filters, self._tokenizer, self._removed = config, filters, tokenizer, removed
         self._compares = config.near.threshold is not None
         self._runs: dict[tuple[str, str, int], Runs] = {}
+        self._notes: Counter[str] = Counter()
 
     def judge(self, rows: Rows) -> Rows:
         """Leaves out what a filter speaks against; the first one counts. Held-out rows are not judged by all of them.
@@ -61,8 +62,9 @@ class Sieve:
             if name:
                 taken[name][number] = detail
             elif self._compares:
-                text = row.side(self._config.near.of)
-                self._runs[rows.part.name, rows.file, number] = runs_in(text, self._config.near.words)
+                runs = compared_runs(row.side(self._config.near.of), self._config.near.words)
+                self._runs[rows.part.name, rows.file, number] = runs
+                self._notes[NOT_COMPARED] += not len(runs)
         for name, details in taken.items():
             rows = self._removed.take(rows, name, details)
         return rows
@@ -116,17 +118,16 @@ class Sieve:
             for there, gone in zip(rows, details, strict=True)
         ]
 
+    def notes(self) -> dict[str, int]:
+        """Gives what the filters and this have to tell beside what they took, and of how many rows."""
+        notes: Counter[str] = Counter()
+        for each in self._filters:
+            notes.update({f"{each.name}: {note}": count for note, count in each.notes.items()})
+        return {**notes, **+self._notes}
+
 
 def _values(config: FiltersConfig, rows: Rows) -> Tensor:
     """Gives what the best rows have most of, (n,) float64; NaN where it is not known."""
     if config.keep_by == "target_tokens":
         return rows.target_counts.double()
     return rows.scores.double() * (-1 if config.keep_by == "lowest_score" else 1)
-
-
-def notes_of(filters: Sequence[Filter]) -> dict[str, int]:
-    """Gives what filters have to tell beside what they took, and of how many rows."""
-    notes: Counter[str] = Counter()
-    for each in filters:
-        notes.update({f"{each.name}: {note}": count for note, count in each.notes.items()})
-    return dict(notes)
