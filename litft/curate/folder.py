@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litft.checkpoint.disk import atomic_path, sha256_file
-from litft.config.io import dump_yaml, load_yaml
-from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, find_data_dir, save_prepared
-from litft.data.vocabulary import TOKENIZER_DIR, publish_tokenizer
+from litft.checkpoint.disk import sha256_file
+from litft.config.io import load_yaml
+from litft.data.listing import table_lines
+from litft.data.publish import damaged_file, publish
+from litft.data.store import DTYPES, MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, find_data_dir
+from litft.data.view import Table
+from litft.data.vocabulary import TOKENIZER_DIR
 from litft.errors import DataError
 
 
@@ -96,15 +99,14 @@ def is_finished(destination: Path, how: Mapping[str, Any], overwrite: bool, repo
             f"destination_path {destination} already holds prepared data, not scored in this way; name another folder, "
             "or replace it with --overwrite true."
         )
-    for name, values in files.items():
-        if not (destination / name).is_file() or sha256_file(destination / name) != values["sha256"]:
-            raise DataError(f"{destination / name} is missing or was changed; write it again with --overwrite true.")
+    if damaged := damaged_file(destination, files):
+        raise DataError(f"{damaged} is missing or was changed; write it again with --overwrite true.")
     report(f"{destination} is whole already: these rows, scored in this way.")
     return True
 
 
 def write_scored(folder: Folder, destination: Path, scores: Mapping[str, Sequence[float]], how: dict[str, Any]) -> None:
-    """Writes a folder again, each row with its score. The old manifest goes first, the new one comes last.
+    """Writes a folder again, each row with its score.
 
     Args:
         folder: what is scored.
@@ -115,30 +117,19 @@ def write_scored(folder: Folder, destination: Path, scores: Mapping[str, Sequenc
     Raises:
         DataError: it cannot be written.
     """
-    described = {}
-    try:
-        destination.mkdir(parents=True, exist_ok=True)
-        for name in (MANIFEST_FILE, TEST_FILE):
-            (destination / name).unlink(missing_ok=True)
-        for name, data in folder.splits.items():
-            with atomic_path(destination / name) as path:
-                save_prepared(
-                    path,
-                    input_ids=data.input_ids,
-                    target_mask=data.target_mask,
-                    offsets=data.offsets,
-                    source=data.source,
-                    meta={**data.meta, "score": how},
-                    score=torch.tensor(scores[name], dtype=torch.float32),
-                )
-            digest = sha256_file(destination / name)
-            described[name] = {"rows": len(data), "tokens": len(data.input_ids), "sha256": digest}
-        tokenizer = folder.path / TOKENIZER_DIR
-        publish_tokenizer(tokenizer if tokenizer.is_dir() else None, destination)
-        with atomic_path(destination / MANIFEST_FILE) as path:
-            path.write_text(dump_yaml({**folder.manifest, "score": how, "files": described}), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"Cannot write to destination_path {destination}: {error.strerror}.") from error
+    tokenizer = folder.path / TOKENIZER_DIR
+    publish(
+        destination,
+        {name: _scored(data, scores[name]) for name, data in folder.splits.items()},
+        {**folder.train.meta, "score": how},
+        {**folder.manifest, "score": how},
+        tokenizer if tokenizer.is_dir() else None,
+    )
+
+
+def _scored(data: PreparedData, scores: Sequence[float]) -> dict[str, Tensor]:
+    """Gives rows as the tensors of `save_prepared`."""
+    return {name: getattr(data, name) for name in DTYPES} | {"score": torch.tensor(scores, dtype=torch.float32)}
 
 
 def score_table(data: PreparedData, scores: Sequence[float]) -> str:
@@ -154,15 +145,8 @@ def score_table(data: PreparedData, scores: Sequence[float]) -> str:
     if len(names) > 1:
         groups.append(("all", values))
     head = ("source", "rows", "scored", "mean", "25%", "50%", "75%")
-    cells = [head, *(_cells(name, group) for name, group in groups if len(group))]
-    wide = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    return "\n".join(
-        "  "
-        + "  ".join(
-            [line[0].ljust(wide[0]), *(text.rjust(size) for text, size in zip(line[1:], wide[1:], strict=True))]
-        )
-        for line in cells
-    )
+    table = Table("", head, [_cells(name, group) for name, group in groups if len(group)])
+    return "".join(table_lines(table)).rstrip("\n")
 
 
 def _cells(name: str, values: Tensor) -> tuple[str, ...]:

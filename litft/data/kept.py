@@ -52,7 +52,7 @@ class Kept:
             mask: a byte for each.
             draw, score: as `add` takes them, NaN for no score.
         """
-        digest = _digest(ids, mask)
+        digest = digest_of(ids, mask)
         if digest in self.digests:
             return False
         self.digests.add(digest)
@@ -130,7 +130,7 @@ class Kept:
 
 def draw_of(example: Example) -> bytes:
     """Gives what decides whether a row, and all that is made of it, is held out."""
-    return _digest(*_bytes_of(example))[:DRAW_BYTES]
+    return digest_of(*_bytes_of(example))[:DRAW_BYTES]
 
 
 def _bytes_of(example: Example) -> tuple[bytes, bytes]:
@@ -138,8 +138,13 @@ def _bytes_of(example: Example) -> tuple[bytes, bytes]:
     return array("i", example.input_ids).tobytes(), bytes(example.mask)
 
 
-def _digest(ids: bytes, mask: bytes) -> bytes:
-    """Gives what tells a row from others."""
+def digest_of(ids: bytes, mask: bytes) -> bytes:
+    """Gives what tells a row from others.
+
+    Args:
+        ids: as int32.
+        mask: a byte for each.
+    """
     return hashlib.blake2b(ids + mask, digest_size=16).digest()
 
 

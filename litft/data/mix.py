@@ -20,7 +20,8 @@ from litft.data.mixing.scores import check_scores
 from litft.data.mixing.shares import choose
 from litft.data.mixing.sift import KEEP, NEAR, Sieve
 from litft.data.overview import shares_of
-from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE
+from litft.data.publish import refuse_taken
+from litft.data.store import TEST_FILE, TRAIN_FILE
 from litft.data.texts import find_tokenizer, require_tokenizer
 from litft.errors import DataError
 from litft.text.tokenizer import Tokenizer
@@ -99,11 +100,7 @@ def _destination(config: MixConfig) -> Path:
         raise DataError(
             f"destination_path {destination} is one of data_dirs, which are only read; name another folder."
         )
-    if not config.overwrite and any((destination / name).exists() for name in (TRAIN_FILE, MANIFEST_FILE)):
-        raise DataError(
-            f"destination_path {destination} already holds prepared data; name another folder, or replace it with "
-            "--overwrite true."
-        )
+    refuse_taken(destination, config.overwrite)
     return destination
 
 

@@ -25,11 +25,11 @@ from litft.data.flow import Setting, keep_rows
 from litft.data.gather import SHOWN_REASONS, Gathering, refuse_origin
 from litft.data.kept import Kept, Part
 from litft.data.ledger import LENGTH_BINS, Ledger, Manifest
-from litft.data.publish import publish
+from litft.data.publish import publish, refuse_taken
 from litft.data.reading.hub import file_labels, find_files
 from litft.data.reading.local import folder_faults
 from litft.data.sources import SOURCES
-from litft.data.store import FORMAT, MANIFEST_FILE, TEST_FILE, TRAIN_FILE
+from litft.data.store import FORMAT, TEST_FILE, TRAIN_FILE
 from litft.data.vocabulary import extend_tokenizer
 from litft.errors import DataError, did_you_mean
 from litft.text.conversation import dialogue
@@ -170,22 +170,6 @@ def gathering_of(setting: Setting) -> Gathering:
     if setting.source.choose is not None:
         paths = setting.source.choose(paths, **config.options())
     return Gathering(setting.source, paths, config)
-
-
-def refuse_taken(destination: Path, overwrite: bool) -> None:
-    """Refuses to replace data that nobody asked to replace.
-
-    Raises:
-        DataError: the folder is taken.
-    """
-    if destination.exists() and not destination.is_dir():
-        raise DataError(f"destination_path {destination} is a file; name a folder.")
-    found = next((name for name in (MANIFEST_FILE, TRAIN_FILE) if (destination / name).exists()), None)
-    if found and not overwrite:
-        raise DataError(
-            f"destination_path {destination} already holds prepared data ({found}); name another folder, or replace it "
-            "with --overwrite true."
-        )
 
 
 def _refuse_nothing(setting: Setting, kept: Kept, ledger: Ledger) -> None:

@@ -10,9 +10,38 @@ from typing import Any
 from litft.checkpoint.disk import atomic_path, sha256_file
 from litft.config.io import dump_yaml
 from litft.data.kept import Part
-from litft.data.store import MANIFEST_FILE, TEST_FILE, save_prepared
+from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, save_prepared
 from litft.data.vocabulary import publish_tokenizer
 from litft.errors import DataError
+
+
+def refuse_taken(destination: Path, overwrite: bool) -> None:
+    """Refuses to replace data that nobody asked to replace.
+
+    Raises:
+        DataError: the folder is taken.
+    """
+    if destination.exists() and not destination.is_dir():
+        raise DataError(f"destination_path {destination} is a file; name a folder.")
+    found = next((name for name in (MANIFEST_FILE, TRAIN_FILE) if (destination / name).exists()), None)
+    if found and not overwrite:
+        raise DataError(
+            f"destination_path {destination} already holds prepared data ({found}); name another folder, or replace it "
+            "with --overwrite true."
+        )
+
+
+def damaged_file(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Path | None:
+    """Gives a file of prepared data that is missing or was changed; None where all are as they were written.
+
+    Args:
+        folder: the data.
+        files: what its manifest says of them.
+    """
+    for name, values in files.items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != values["sha256"]:
+            return folder / name
+    return None
 
 
 def publish(

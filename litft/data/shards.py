@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from litft.checkpoint.disk import sha256_file
 from litft.config.io import dump_yaml, load_yaml
 from litft.config.mix import JoinConfig
 from litft.config.prepare import Preparations
 from litft.data import mix
 from litft.data.kept import Kept
-from litft.data.prepare import destination_of, files_of, gathering_of, prepare, refuse_taken, settings_of, settle
-from litft.data.publish import publish
+from litft.data.prepare import destination_of, files_of, gathering_of, prepare, settings_of, settle
+from litft.data.publish import damaged_file, publish, refuse_taken
 from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, find_data_dir
 from litft.data.vocabulary import TOKENIZER_DIR
 from litft.errors import DataError
@@ -60,10 +59,8 @@ def _is_whole(dataset: str, config: Preparations) -> bool:
         setting = settle(dataset, replace(config, overwrite=True), Path(scratch), lambda message: None)
         asked = {**settings_of(setting), **files_of(gathering_of(setting))}
     told = {**manifest, **manifest.get("sources", {}).get(dataset, {})}
-    return dump_yaml(asked) == dump_yaml({key: told.get(key) for key in asked}) and all(
-        (folder / name).is_file() and sha256_file(folder / name) == values["sha256"]
-        for name, values in manifest["files"].items()
-    )
+    is_same = dump_yaml(asked) == dump_yaml({key: told.get(key) for key in asked})
+    return is_same and damaged_file(folder, manifest["files"]) is None
 
 
 def join(config: JoinConfig, report: Report = lambda message: None) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
+from litft.data.kept import digest_of
 from litft.data.mixing.parts import Rows
 from litft.data.mixing.removed import Removed
 from litft.data.store import TEST_FILE
@@ -43,9 +43,9 @@ def shown_row(rows: Rows, number: int) -> str:
 
 
 def _digests(rows: Rows) -> Iterator[tuple[int, bytes]]:
-    """Gives what tells each row from others: a hash of its ids and its mask."""
+    """Gives each row with what tells it from others."""
     data = rows.data
     ids, mask, offsets = data.input_ids.numpy(), data.target_mask.numpy(), data.offsets.tolist()
     for number in rows.numbers.tolist():
         begin, end = offsets[number], offsets[number + 1]
-        yield number, hashlib.blake2b(ids[begin:end].tobytes() + mask[begin:end].tobytes(), digest_size=16).digest()
+        yield number, digest_of(ids[begin:end].tobytes(), mask[begin:end].tobytes())
