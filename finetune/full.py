@@ -19,12 +19,14 @@ from torch import Tensor
 from litft.config.plan import build_plan
 from litft.config.run import FullRun
 from litft.methods.base import Full, freeze
-from litft.model.load import build_random, load_model
 from litft.train.fabric import build_fabric
 from litft.train.finish import finish
 from litft.train.loop import build_run, fit
 from litft.train.optim import build_optimizer
+from litft.train.parts import load_base, spread
+from litft.train.planning import plan_run
 from litft.train.setup import describe, open_inputs, start_out_dir
+from litft.train.sizing import size_batches
 from litft.train.state import Report
 
 
@@ -36,25 +38,25 @@ def main(config: FullRun, report: Report) -> dict[str, Any]:
         report: told the plan, the validations and where the result lies.
 
     Returns:
-        The numbers of `summary.json`.
+        The numbers of `summary.json`; of a dry run those of the plan.
     """
     from_random = config.init == "random"
-    inputs = open_inputs(config, Full(), report, needs_weights=not from_random)
+    inputs = size_batches(open_inputs(config, Full(config.train), report, needs_weights=not from_random), token_loss)
     method = inputs.method
-    plan = build_plan(len(inputs.train_rows), config.train, config.optim, config.eval)
+    plan = build_plan(len(inputs.train_rows), inputs.config.train, config.optim, config.eval)
     report(describe(inputs, plan))
+    if config.dry_run:
+        return plan_run(inputs, plan, token_loss)
 
     start_out_dir(inputs)
     fabric = build_fabric(config)
-    if from_random:
-        model = build_random(inputs.model_config, config.precision, fabric.device, config.seed)
-    else:
-        model = load_model(inputs.checkpoint_dir, config.precision, fabric.device)
+    model = load_base(inputs, fabric)
     method.apply(model)
     freeze(model, method)
-    optimizer = build_optimizer(model.named_parameters(), config.optim)
+    parts = spread(model, inputs, fabric)  # over the devices, if there are several
+    optimizer = build_optimizer(parts.named_parameters(), config.optim)
 
-    run = build_run(inputs, fabric, plan, method, model, optimizer)
+    run = build_run(inputs, fabric, plan, parts, optimizer)
     return finish(run, fit(run, token_loss))
 
 

@@ -20,12 +20,14 @@ from litft.config.plan import build_plan
 from litft.config.run import LoRARun
 from litft.methods.base import freeze
 from litft.methods.lora import LoRA
-from litft.model.load import load_model
 from litft.train.fabric import build_fabric
 from litft.train.finish import finish
 from litft.train.loop import build_run, fit
 from litft.train.optim import build_optimizer
+from litft.train.parts import load_base, spread
+from litft.train.planning import plan_run
 from litft.train.setup import describe, open_inputs, start_out_dir
+from litft.train.sizing import size_batches
 from litft.train.state import Report
 
 
@@ -37,21 +39,24 @@ def main(config: LoRARun, report: Report) -> dict[str, Any]:
         report: told the plan, the validations and where the result lies.
 
     Returns:
-        The numbers of `summary.json`.
+        The numbers of `summary.json`; of a dry run those of the plan.
     """
-    inputs = open_inputs(config, LoRA(config.lora), report)
+    inputs = size_batches(open_inputs(config, LoRA(config.lora), report), token_loss)
     method = inputs.method
-    plan = build_plan(len(inputs.train_rows), config.train, config.optim, config.eval)
+    plan = build_plan(len(inputs.train_rows), inputs.config.train, config.optim, config.eval)
     report(describe(inputs, plan))
+    if config.dry_run:
+        return plan_run(inputs, plan, token_loss)
 
     start_out_dir(inputs)
     fabric = build_fabric(config)
-    model = load_model(inputs.checkpoint_dir, config.precision, fabric.device)
+    model = load_base(inputs, fabric)
     method.apply(model)
     freeze(model, method)
-    optimizer = build_optimizer(model.named_parameters(), config.optim)
+    parts = spread(model, inputs, fabric)  # over the devices, if there are several
+    optimizer = build_optimizer(parts.named_parameters(), config.optim)
 
-    run = build_run(inputs, fabric, plan, method, model, optimizer)
+    run = build_run(inputs, fabric, plan, parts, optimizer)
     return finish(run, fit(run, token_loss))
 
 

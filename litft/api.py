@@ -16,7 +16,7 @@ from litft.config.answer import GenerateConfig
 from litft.errors import GenerationError
 from litft.generate.answer import iter_text
 from litft.generate.sample import Sampling, evaluating
-from litft.methods.load import load_finetuned, weights_files
+from litft.methods.load import load_finetuned, quantized_in_training, weights_files
 from litft.model.gpt import GPT
 from litft.text.conversation import ASSISTANT, ROLES, USER, Conversation, Message
 from litft.text.encoding import Style, encode_prompt, stop_ids
@@ -37,13 +37,21 @@ class LLM:
         self.model, self.tokenizer, self.style = model, tokenizer, style
 
     @classmethod
-    def load(cls, checkpoint_dir: str | Path, precision: str | None = None, device: str | None = None) -> LLM:
+    def load(
+        cls,
+        checkpoint_dir: str | Path,
+        precision: str | None = None,
+        device: str | None = None,
+        quantize: str = "none",
+    ) -> LLM:
         """Opens a converted, merged or finetuned checkpoint.
 
         Args:
             checkpoint_dir: a folder, or ORG/NAME under checkpoints/.
             precision: `32-true` or `bf16-true`; None takes float32 where the weights are, bfloat16 otherwise.
             device: such as `cuda:0`; None takes the GPU where there is one.
+            quantize: keeps the blocks in fewer bits: `bnb.nf4`, `bnb.nf4-dq`, `bnb.fp4`, `bnb.fp4-dq` or `bnb.int8`. A
+                run that was trained so is asked so only where this says it.
 
         Raises:
             CheckpointError, TokenizerError, ConfigError: it cannot be opened, with the reason.
@@ -51,7 +59,7 @@ class LLM:
         folder = resolve_checkpoint_dir(Path(checkpoint_dir))
         tokenizer, style = Tokenizer(folder), load_style(folder)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(load_finetuned(folder, precision or own_precision(folder), where), tokenizer, style)
+        return cls(load_finetuned(folder, precision or own_precision(folder), where, quantize), tokenizer, style)
 
     def generate(
         self,
@@ -187,7 +195,10 @@ def generate(config: GenerateConfig, report: Callable[[str], None] = lambda mess
         config: the checkpoint, the request and the sampling.
         report: told how long it took.
     """
-    llm = LLM.load(config.checkpoint_dir, config.precision)
+    llm = LLM.load(config.checkpoint_dir, config.precision, quantize=config.quantize)
+    trained = quantized_in_training(resolve_checkpoint_dir(config.checkpoint_dir))
+    if trained not in ("none", config.quantize):
+        report(f"This run was trained on a base in {trained}; --quantize {trained} answers with that one.")
     sampling = Sampling(config.temperature, config.top_k, config.top_p)
     if config.prompt is not None:
         ids = llm.tokenizer.encode(config.prompt)

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 from litft import __version__
 from litft.config.commands import COMMANDS, Command
-from litft.errors import ConfigError, LitftError, did_you_mean
+from litft.config.processes import is_first
+from litft.errors import ConfigError, LitftError, StoppedElsewhereError, did_you_mean
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
@@ -56,7 +57,7 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
             rest = list(words[size:])
             if command.first and rest and not rest[0].startswith("-"):
                 rest[0] = f"--{command.first}={rest[0]}"
-            return command, rest
+            return command, [*command.flags, *rest]
     typed = [word for word in words[:2] if not word.startswith("-")]
     known = [" ".join(command.words) for command in COMMANDS]
     below = [name.split(" ")[1] for name in known if typed and name.startswith(f"{typed[0]} ")]
@@ -108,7 +109,8 @@ def _call(command: Command, target: Callable[..., Any], words: list[str], prog: 
     except HelpRequest as request:
         print(str(request).rstrip())  # noqa: T201
         return
-    result = target(*([command.bound] if command.bound else []), config, report)
+    speaks = is_first(getattr(config, "processes", 1))
+    result = target(*([command.bound] if command.bound else []), config, report if speaks else _say_nothing)
     if isinstance(result, Iterator):  # an answer, piece by piece
         for piece in result:
             sys.stdout.write(piece)
@@ -117,7 +119,7 @@ def _call(command: Command, target: Callable[..., Any], words: list[str], prog: 
 
 def _description(command: Command) -> str:
     """Gives what stands above the flags in a command's help."""
-    nested = command.words[0] == "finetune"
+    nested = command.words[0] in ("finetune", "plan")
     return f"{command.help}\n\nexample: {command.example}" + (f"\n\n{NAMES_HINT}" if nested else "")
 
 
@@ -136,10 +138,16 @@ def report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
+def _say_nothing(text: str) -> None:
+    """Takes what the first process of a run says for all of them."""
+
+
 def _answer(work: Callable[[], object]) -> int:
     """Does the work and turns what a user can mend into one sentence."""
     try:
         work()
+    except StoppedElsewhereError:  # not a failure of this process: a launcher would kill the one that says why
+        return 0
     except LitftError as error:
         report("litft: " + str(error).replace("\n", "\\n"))  # a value may hold line ends; the sentence has one line
         return USER_MISTAKE

@@ -6,7 +6,8 @@ LitftError
 ├── DataError         a dataset that cannot be read, or prepared data that does not fit
 ├── TokenizerError    tokenizer files that are missing or contradict themselves
 ├── GenerationError   a prompt or sampling request that cannot be answered
-└── TrainingError     a run that must stop (a loss that is not finite)
+├── TrainingError     a run that must stop (a loss that is not finite)
+└── StoppedElsewhereError  another process of the same run stops it, and says why
 
 Each message is one sentence: what is wrong, the value, where it came from, what to do. The command line prints it and
 exits with code 2; nothing else in litft prints or exits.
@@ -44,6 +45,10 @@ class GenerationError(LitftError):
 
 class TrainingError(LitftError):
     """A run that must stop, such as one whose loss is not finite."""
+
+
+class StoppedElsewhereError(LitftError):
+    """Another process of the same run stops it; that one says why, this one ends without a word."""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

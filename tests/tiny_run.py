@@ -17,11 +17,12 @@ from litft.data.store import save_prepared
 from litft.methods.adapter import Adapter, AdapterV2
 from litft.methods.base import Full, Method, freeze
 from litft.methods.lora import LoRA
-from litft.model.load import build_random, load_model
+from litft.model.load import build_random
 from litft.text.tokenizer import Tokenizer
 from litft.train.fabric import build_fabric
 from litft.train.loop import build_run
 from litft.train.optim import build_optimizer
+from litft.train.parts import load_base, spread
 from litft.train.setup import open_inputs, start_out_dir
 from litft.train.state import Run
 
@@ -92,12 +93,13 @@ def open_run(config: RunConfig, method: Method) -> Run:
     method = inputs.method
     start_out_dir(inputs)
     fabric = build_fabric(config)
-    model = load_model(inputs.checkpoint_dir, config.precision, fabric.device)
+    model = load_base(inputs, fabric)
     method.apply(model)
     freeze(model, method)
-    optimizer = build_optimizer(model.named_parameters(), config.optim)
+    parts = spread(model, inputs, fabric)
+    optimizer = build_optimizer(parts.named_parameters(), config.optim)
     plan = build_plan(len(inputs.train_rows), config.train, config.optim, config.eval)
-    return build_run(inputs, fabric, plan, method, model, optimizer)
+    return build_run(inputs, fabric, plan, parts, optimizer)
 
 
 def with_step_limit(run: Run, steps: int) -> Run:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from litft.config.export import CERTIFICATE_HELP, Certificate
 from litft.config.fields import REQUIRED, leaf, require_seed
+from litft.config.run import Quantize
 from litft.errors import ConfigError
 
 Precision = Literal["bf16-true", "32-true"]
@@ -30,6 +31,7 @@ class GenerateConfig:
     stop: tuple[str, ...] = leaf((), 'texts at which the answer ends, left out: a,b or ["a", "b"]', verbatim=True)
     seed: int | None = leaf(None, "the same seed gives the same answer")
     precision: Precision | None = leaf(None, "default: that of the weights")
+    quantize: Quantize = leaf("none", "keep the linear layers of the blocks in 4 or 8 bits, as in litft finetune")
 
     def __post_init__(self) -> None:
         """Refuses a request without exactly one of prompt and instruction, and numbers out of range.

@@ -21,6 +21,7 @@ class Command:
         example: a whole command line for its own `--help`.
         bound: a first argument of the function that the words decide, such as the dataset of `prepare`.
         first: the flag whose value may stand right behind the words, without its name.
+        flags: what the words stand for beside their config.
     """
 
     words: tuple[str, ...]
@@ -30,12 +31,20 @@ class Command:
     example: str
     bound: str | None = None
     first: str | None = None
+    flags: tuple[str, ...] = ()
 
 
 def _finetune(method: str, config: str, help: str) -> Command:
     """A recipe: `litft.recipes.<method>` is `finetune/<method>.py`."""
     example = f"litft finetune {method} --checkpoint_dir meta-llama/Llama-2-7b-hf --data_dir data/lima --max_iters 1000"
     return Command(("finetune", method), f"litft.config.run:{config}", f"litft.recipes.{method}:main", help, example)
+
+
+def _plan(method: str, config: str) -> Command:
+    """A recipe that tells what it would do."""
+    example = f"litft plan {method} --checkpoint_dir meta-llama/Llama-2-7b-hf --data_dir data/lima"
+    target, help = f"litft.recipes.{method}:main", f"what litft finetune {method} would need: memory, steps, time"
+    return Command(("plan", method), f"litft.config.run:{config}", target, help, example, flags=("--dry_run=true",))
 
 
 @dataclass(frozen=True)
@@ -186,6 +195,10 @@ COMMANDS = (
     _finetune("lora", "LoRARun", "train low-rank adapters"),
     _finetune("adapter", "AdapterRun", "train LLaMA-Adapter v1"),
     _finetune("adapter_v2", "AdapterRun", "train LLaMA-Adapter v2"),
+    _plan("full", "FullRun"),
+    _plan("lora", "LoRARun"),
+    _plan("adapter", "AdapterRun"),
+    _plan("adapter_v2", "AdapterRun"),
     Command(
         ("merge",),
         "litft.config.answer:MergeConfig",

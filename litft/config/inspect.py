@@ -31,6 +31,7 @@ class InspectConfig:
     global_batch_size: int = leaf(16, "as the run has it: examples in one step")
     micro_batch_size: int = leaf(1, "as the run has it: examples computed at once")
     max_seq_length: int | None = leaf(None, "as the run has it: rows over this many tokens are left out")
+    pack: Literal["auto", "packed", "padded"] = leaf("auto", "as the run has it: rows end to end, or padded")
     shuffle: bool = leaf(True, "as the run has it: false keeps the order of train.pt")
     seed: int = leaf(1337, "as the run has it: decides the order of the rows")
 
@@ -66,6 +67,7 @@ class InspectConfig:
             global_batch_size=self.global_batch_size,
             micro_batch_size=self.micro_batch_size,
             max_seq_length=self.max_seq_length,
+            pack=self.pack,
             epochs=None,
             max_steps=self.step + 1,
         )

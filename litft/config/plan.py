@@ -59,20 +59,38 @@ class TrainPlan:
         left = self.examples - epoch * self.n_examples - start
         return Window(epoch, start, min(start + self.global_batch_size, self.n_examples, start + left))
 
-    def learning_rate(self, step: int) -> float:
+    def learning_rate(self, step: int, time_share: float = 0.0) -> float:
         """Gives the rate of step `step`, counted from 0: never zero at the first, the minimum from `decay_steps` on.
 
         Linear warmup over `(step + 1) / warmup_steps`, then the schedule's shape down to `min_learning_rate`.
+
+        Args:
+            step: as above.
+            time_share: of the time that the run has, what is spent when this step ends; where it is further on than the
+                steps are, it leads. A warmup that was given in steps keeps to them.
         """
         highest, lowest = self.optim.learning_rate, self.optim.min_learning_rate
         warmup = max(self.warmup_steps, 1)
-        if step < warmup:
-            return highest * (step + 1) / warmup
+        place = max(step + 1, time_share * self.decay_steps)
+        warmed = place if self.optim.lr_warmup_steps < 1 else step + 1
+        if warmed <= warmup and time_share < 1:
+            return highest * warmed / warmup
+        left = max(self.decay_steps - place, 0)  # steps until the minimum
+        return lowest + (highest - lowest) * self._height(left, max(self.decay_steps - warmup, 1))
+
+    def _height(self, left: float, whole: int) -> float:
+        """Gives the schedule's height, 1 to 0, where `left` of the `whole` steps after the warmup are still to come.
+
+        Source: wsd, warmup-stable-decay, arXiv 2404.06395.
+        """
         if self.optim.schedule == "constant":
-            return highest
-        progress = min((step + 1 - warmup) / max(self.decay_steps - warmup, 1), 1.0)
-        share = 1 - progress if self.optim.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
-        return lowest + (highest - lowest) * share
+            return 1.0
+        if self.optim.schedule == "linear":
+            return left / whole
+        if self.optim.schedule == "cosine":
+            return (1 - math.cos(math.pi * left / whole)) / 2
+        decay = min(max(self.optim.decay_fraction * self.decay_steps, 1), whole)
+        return min(left / decay, 1.0)
 
     def validates_after(self, step: int) -> bool:
         """Says whether validation follows step `step`, counted from 0; it always follows the last."""
@@ -100,7 +118,7 @@ def build_plan(n_examples: int, train: TrainConfig, optim: OptimConfig, evaluati
     if train.epochs:
         bounds["epochs"] = train.epochs * n_examples
     if train.max_iters:
-        bounds["max_iters"] = train.max_iters * train.micro_batch_size
+        bounds["max_iters"] = train.max_iters * train.micro_batch_rows
     steps_per_epoch = math.ceil(n_examples / train.global_batch_size)
     if train.max_steps:
         epochs, steps = divmod(train.max_steps, steps_per_epoch)
@@ -113,7 +131,7 @@ def build_plan(n_examples: int, train: TrainConfig, optim: OptimConfig, evaluati
     return TrainPlan(
         n_examples=n_examples,
         global_batch_size=train.global_batch_size,
-        micro_batch_size=train.micro_batch_size,
+        micro_batch_size=train.micro_batch_rows,
         steps=steps,
         steps_per_epoch=steps_per_epoch,
         examples=examples,
@@ -130,8 +148,3 @@ def build_plan(n_examples: int, train: TrainConfig, optim: OptimConfig, evaluati
 def steps_of(interval: float, steps: int, least: int = 1) -> int:
     """Turns an interval into steps: below 1 it is a fraction of the run, from 1 on it is steps already."""
     return max(round(interval * steps) if interval < 1 else int(interval), least)
-
-
-def passes_mark(now: float, step_seconds: float, every: float) -> bool:
-    """Says whether the step that ended now took the run over a multiple of `every` seconds."""
-    return now // every > (now - step_seconds) // every

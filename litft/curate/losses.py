@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from litft.data.batches import IGNORE, MicroBatch, iter_micro_batches
+from litft.data.batches import IGNORE, Batching, MicroBatch, iter_micro_batches
 from litft.data.store import PreparedData
 from litft.generate.sample import evaluating
 from litft.model.gpt import GPT
-from litft.train.loss import iter_targets
+from litft.train.loss import chunk_tokens, iter_targets
 
 
 class RowLoss(NamedTuple):
@@ -51,10 +51,10 @@ def iter_row_losses(
     """
     device = next(model.parameters()).device
     known = frozenset(done)
-    for batch in iter_micro_batches(data, range(len(data)), micro_batch_size):
+    for batch in iter_micro_batches(data, range(len(data)), _packed(data, micro_batch_size)):
         if known.issuperset(batch.rows):
             continue
-        counts = (batch.targets != IGNORE).sum(dim=1)
+        counts = torch.tensor(batch.row_targets)
         with evaluating(model):
             given = target_sums(model, batch.to(device)) / counts
             alone = None
@@ -67,25 +67,31 @@ def iter_row_losses(
 
 
 def target_sums(model: GPT, batch: MicroBatch) -> Tensor:
-    """Gives the summed loss of each row's targets, in nats: (B,) float64 on the CPU.
+    """Gives the summed loss of each row's targets, in nats: (rows,) float64 on the CPU.
 
     Each token's loss is float32, of float32 logits, whatever the weights are.
     """
-    hidden = model(batch.input_ids)
+    hidden = model(batch.input_ids, documents=batch.documents)
+    chunk = chunk_tokens(model.config.padded_vocab_size, hidden.device)
     losses = [
         F.cross_entropy(model.head(chosen).float(), ids, reduction="none")
-        for chosen, ids in iter_targets(hidden, batch.targets)
+        for chosen, ids in iter_targets(hidden, batch.targets, chunk)
     ]
     each = torch.zeros(batch.targets.shape, dtype=torch.float64)
     each[batch.targets.cpu() != IGNORE] = torch.cat(losses).double().cpu()  # host-device sync
-    return each.sum(dim=1)
+    return torch.stack([losses.sum() for losses in batch.of_rows(each)])
+
+
+def _packed(data: PreparedData, micro_batch_size: int) -> Batching:
+    """Lets so many of the longest rows share a micro-batch, and more of shorter ones."""
+    return Batching(micro_batch_size, int(data.lengths.max()), packed=True)
 
 
 def _sums_alone(model: GPT, answers: PreparedData, batch: MicroBatch, micro_batch_size: int) -> Tensor:
     """Gives what the answers of each row of a batch cost alone, (B,) float64."""
     device = next(model.parameters()).device
     sums = torch.zeros(len(batch.rows), dtype=torch.float64)
-    for part in iter_micro_batches(answers, range(len(answers)), micro_batch_size):
+    for part in iter_micro_batches(answers, range(len(answers)), _packed(answers, micro_batch_size)):
         owners = answers.source[list(part.rows)].long()
         sums.index_add_(0, owners, target_sums(model, part.to(device)))
     return sums

@@ -1,7 +1,9 @@
-"""From prepared rows to padded micro-batches, window by window. Knows no tokenizer and no model."""
+"""From prepared rows to micro-batches, window by window: packed end to end, or padded. Knows no tokenizer, no model."""
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,37 +11,79 @@ import torch
 from torch import Tensor
 
 from litft.config.plan import Window
+from litft.config.run import TrainConfig
+from litft.data.prefixes import shared_beginnings
 from litft.data.store import PreparedData
 
+MULTIPLE = 16  # of tokens in a packed row: each new shape costs a compiled kernel, and tensor cores like round numbers
 IGNORE = -100  # the target of a position that carries no loss; cross_entropy's own default
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows computed at once, padded on the right to the longest of them.
+    """Rows computed at once: packed end to end in one row, or one to a row, padded on the right to the longest.
 
     Attributes:
         input_ids: (B, T) int64; what stands in the padding is never seen, causality hides it from every real token.
         targets: (B, T) int64, the token that follows where it carries loss, IGNORE elsewhere.
-        rows: numbers of the rows in the prepared file, as a message can name them.
-        tokens: real tokens, padding left out; target_tokens: how many targets are not IGNORE.
+        rows: numbers of the rows in the prepared file, longest first, as a message can name them.
+        lengths: tokens of each row.
+        row_targets: of each row, how many targets are not IGNORE.
+        packed: whether the rows stand in one, B = 1.
+        shared: of rows in one, tokens that several of them begin with, which stand once before them all.
+        after: of each row, which of these it goes on from; -1 for none.
     """
 
     input_ids: Tensor
     targets: Tensor
     rows: tuple[int, ...]
-    tokens: int
-    target_tokens: int
+    lengths: tuple[int, ...]
+    row_targets: tuple[int, ...]
+    packed: bool
+    shared: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+    @property
+    def documents(self) -> tuple[tuple[int, int], ...] | None:
+        """What is packed into one row, as the model asks for it: tokens, and which document is gone on from, or -1."""
+        if not self.packed:
+            return None
+        own = list(self.own_lengths)
+        own[-1] += self.padding_tokens  # stands behind the last row, which does not see it
+        return (*((length, -1) for length in self.shared), *zip(own, self.after or (-1,) * len(own), strict=True))
+
+    @property
+    def own_lengths(self) -> tuple[int, ...]:
+        """Tokens of each row without what it shares with others."""
+        places = self.after or (-1,) * len(self.rows)
+        begun = (self.shared[place] if place >= 0 else 0 for place in places)
+        return tuple(length - shared for length, shared in zip(self.lengths, begun, strict=True))
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, padding left out."""
+        return sum(self.lengths)
+
+    @property
+    def target_tokens(self) -> int:
+        """Targets that are not IGNORE."""
+        return sum(self.row_targets)
+
+    def of_rows(self, values: Tensor) -> list[Tensor]:
+        """Gives what stands at the own tokens of each row: (B, T) -> one (n,) a row, without padding."""
+        if self.packed:
+            stop = values.shape[1] - self.padding_tokens
+            return list(torch.split(values[0, sum(self.shared) : stop], list(self.own_lengths)))
+        return [line[:length] for line, length in zip(values, self.lengths, strict=True)]
 
     @property
     def padding_tokens(self) -> int:
         """How many positions are padding."""
-        return self.input_ids.numel() - self.tokens
+        return self.input_ids.numel() - sum(self.shared) - sum(self.own_lengths)
 
     def to(self, device: torch.device) -> MicroBatch:
         """Gives the same batch on a device."""
-        ids, targets = self.input_ids.to(device), self.targets.to(device)
-        return MicroBatch(ids, targets, self.rows, self.tokens, self.target_tokens)
+        return dataclasses.replace(self, input_ids=self.input_ids.to(device), targets=self.targets.to(device))
 
 
 def rows_within(data: PreparedData, max_seq_length: int | None) -> Tensor:
@@ -71,30 +115,147 @@ def rows_of_window(rows: Tensor, window: Window, seed: int | None) -> list[int]:
     return chosen
 
 
-def iter_micro_batches(data: PreparedData, rows: Sequence[int], micro_batch_size: int) -> Iterator[MicroBatch]:
-    """Splits rows into micro-batches; rows of like length share one, the longest come first.
+@dataclass(frozen=True)
+class Batching:
+    """How the rows of a window are split.
 
-    The order within a window does not change its gradient; it saves padding, and a lack of memory shows at once.
+    Attributes:
+        micro_batch_size: rows to a micro-batch; packed, it stands for so many rows of `max_seq_length` tokens.
+        max_seq_length: the longest row.
+        packed: whether rows are packed end to end.
+        shares: whether what packed rows begin with alike is computed once.
+    """
+
+    micro_batch_size: int
+    max_seq_length: int
+    packed: bool
+    shares: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a packed micro-batch has room for."""
+        return self.micro_batch_size * self.max_seq_length
+
+    def times(self, factor: int) -> Batching:
+        """Gives the same with micro-batches that are so many times larger."""
+        return dataclasses.replace(self, micro_batch_size=factor * self.micro_batch_size)
+
+
+def build_batching(train: TrainConfig, data: PreparedData, context: int | None = None) -> Batching:
+    """Gives how a run splits its windows.
+
+    Args:
+        train: batch size, length and packing.
+        data: its rows were prepared for a length, which counts where the run names none.
+        context: the longest text of the model, if it is known.
+    """
+    longest = train.max_seq_length or data.meta.get("max_seq_length") or int(data.lengths.max())
+    longest = min(longest, context or longest)
+    return Batching(train.micro_batch_rows, longest, train.pack != "padded", train.pack == "shared_prefix")
+
+
+def iter_micro_batches(data: PreparedData, rows: Sequence[int], batching: Batching) -> Iterator[MicroBatch]:
+    """Splits rows into micro-batches; the largest come first, so that a lack of memory shows at once.
+
+    How a window is split does not change its gradient.
 
     Args:
         data: the prepared file.
         rows: which of its rows, in any order.
-        micro_batch_size: rows to a batch; the last may hold fewer.
+        batching: how many share a micro-batch.
     """
+    for chosen in split_rows(data, rows, batching):
+        yield collate(data, chosen, batching)
+
+
+def split_rows(data: PreparedData, rows: Sequence[int], batching: Batching) -> list[list[int]]:
+    """Gives the rows of each micro-batch, without reading one; the arguments are those of `iter_micro_batches`."""
     ordered = sorted(rows, key=lambda row: int(data.lengths[row]), reverse=True)
-    for start in range(0, len(ordered), micro_batch_size):
-        yield collate(data, ordered[start : start + micro_batch_size])
+    if batching.packed:
+        bins = pack([int(data.lengths[row]) for row in ordered], batching.tokens)
+        return [[ordered[place] for place in chosen] for chosen in bins]
+    size = batching.micro_batch_size
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def collate(data: PreparedData, rows: Sequence[int]) -> MicroBatch:
-    """Pads rows to the longest of them and shifts the targets by one."""
-    length = max(int(data.lengths[row]) for row in rows)
-    input_ids = torch.zeros(len(rows), length, dtype=torch.int64)
-    targets = torch.full((len(rows), length), IGNORE)
-    for index, row in enumerate(rows):
-        ids, mask = data.row(row)
-        size = len(ids)
-        input_ids[index, :size] = ids
-        targets[index, : size - 1] = torch.where(mask[1:], ids[1:].long(), IGNORE)
-    tokens = sum(int(data.lengths[row]) for row in rows)
-    return MicroBatch(input_ids, targets, tuple(rows), tokens, int((targets != IGNORE).sum()))
+def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Puts each length into the fullest bin that still has room for it, or into a new one: best-fit decreasing.
+
+    Args:
+        lengths: longest first; one above `room` has a bin alone.
+        room: of a bin.
+
+    Returns:
+        The places in `lengths` of each bin, longest first; the bins too, as the largest length opens the first.
+
+    Source: Johnson 1973; never more than 11/9 of the fewest bins, and 4.
+    """
+    bins: list[list[int]] = []
+    left: list[tuple[int, int]] = []  # (room, bin), sorted
+    for place, length in enumerate(lengths):
+        found = bisect.bisect_left(left, (length, -1))
+        if found == len(left):
+            bins.append([place])
+            bisect.insort(left, (room - length, len(bins) - 1))
+            continue
+        space, chosen = left.pop(found)
+        bins[chosen].append(place)
+        bisect.insort(left, (space - length, chosen))
+    return bins
+
+
+def collate(data: PreparedData, rows: Sequence[int], batching: Batching) -> MicroBatch:
+    """Makes one micro-batch of rows: targets are shifted by one within each.
+
+    Args:
+        data: the prepared file.
+        rows: which of its rows.
+        batching: whether they are packed, and share what they begin with.
+    """
+    read = [data.row(row) for row in rows]
+    found = [(ids.long(), torch.where(mask[1:], ids[1:].long(), IGNORE)) for ids, mask in read]
+    counts = tuple(int(mask[1:].sum()) for _, mask in read)
+    if batching.packed:
+        return _packed(rows, found, counts, batching.shares)
+    lengths = tuple(len(ids) for ids, _ in found)
+    input_ids = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
+    targets = torch.full_like(input_ids, IGNORE)
+    for line, (ids, wanted) in enumerate(found):
+        input_ids[line, : len(ids)], targets[line, : len(wanted)] = ids, wanted
+    return MicroBatch(input_ids, targets, tuple(rows), lengths, counts, packed=False)
+
+
+def _packed(
+    rows: Sequence[int], found: Sequence[tuple[Tensor, Tensor]], counts: tuple[int, ...], shares: bool
+) -> MicroBatch:
+    """Puts rows, ids and targets of each, end to end; before them what several begin with, if it is to stand once.
+
+    Only what comes before the last token without a loss is shared: a target belongs to one row.
+    """
+    groups = [(0, list(range(len(rows))))]
+    if shares:
+        first = [int((wanted != IGNORE).int().argmax()) for _, wanted in found]
+        groups = shared_beginnings([ids[:end].tolist() for (ids, _), end in zip(found, first, strict=True)])
+    beginnings = [(shared, found[places[0]][0][:shared]) for shared, places in groups if shared]
+    ids = [tokens for _, tokens in beginnings]
+    targets = [torch.full_like(tokens, IGNORE) for tokens in ids]
+    order, after = [], []
+    for number, (shared, places) in enumerate(groups):
+        for place in places:
+            order.append(place)
+            after.append(number if shared else -1)
+            ids.append(found[place][0][shared:])
+            targets.append(torch.cat((found[place][1][shared:], torch.tensor([IGNORE]))))
+    padding = -sum(len(each) for each in ids) % MULTIPLE
+    ids.append(torch.zeros(padding, dtype=torch.int64))
+    targets.append(torch.full((padding,), IGNORE))
+    return MicroBatch(
+        torch.cat(ids)[None],
+        torch.cat(targets)[None],
+        tuple(rows[place] for place in order),
+        tuple(len(found[place][0]) for place in order),
+        tuple(counts[place] for place in order),
+        packed=True,
+        shared=tuple(shared for shared, _ in beginnings),
+        after=tuple(after) if beginnings else (),
+    )

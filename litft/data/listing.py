@@ -76,6 +76,7 @@ def _step(step: ShownStep) -> Iterator[str]:
     """Draws micro-batches."""
     yield _wrapped(step.summary)
     yield "  Positions count from 0 in each row. - is read, # predicts a token with loss, . is padding.\n"
+    yield "  Rows of a packed micro-batch stand end to end; none sees another.\n"
     widest = max(batch.width for batch in step.batches)
     for number, batch in enumerate(step.batches):
         yield from _batch(f"micro-batch {number}", batch, widest)
@@ -84,12 +85,12 @@ def _step(step: ShownStep) -> Iterator[str]:
 def _batch(name: str, batch: ShownBatch, widest: int) -> Iterator[str]:
     """Draws the rows of a micro-batch; a cell of several positions shows loss if one of them has it."""
     cells = -(-batch.width * BAR // widest)
-    for number, stretches in batch.rows:
-        signs = "".join("-#"[stretch.is_learned] * stretch.length for stretch in stretches).ljust(batch.width, ".")
+    for number, start, length, stretches in batch.placed():
+        drawn_row = "".join("-#"[stretch.is_learned] * stretch.length for stretch in stretches)
+        signs = (" " * start + drawn_row).ljust(batch.width, " " if batch.packed else ".")
         drawn = [signs[cell * batch.width // cells : (cell + 1) * batch.width // cells] for cell in range(cells)]
-        length = sum(stretch.length for stretch in stretches)
-        bar = "".join(next(sign for sign in "#-." if sign in part) for part in drawn if part)
-        yield f"  {name:<16} row {number:>7,}  positions 0-{length - 1:<6,} {bar}\n"
+        bar = "".join(next(sign for sign in "#-. " if sign in part) for part in drawn if part)
+        yield f"  {name:<16} row {number:>7,}  positions 0-{length - 1:<6,} {bar}".rstrip() + "\n"
         name = ""
 
 

@@ -13,7 +13,7 @@ import torch
 from litft.config.inspect import InspectConfig
 from litft.config.plan import build_plan
 from litft.config.run import EvalConfig, OptimConfig
-from litft.data.batches import IGNORE, MicroBatch, iter_micro_batches, rows_of_window, rows_within
+from litft.data.batches import IGNORE, MicroBatch, build_batching, iter_micro_batches, rows_of_window, rows_within
 from litft.data.ledger import LENGTH_BINS
 from litft.data.store import TEST_FILE, PreparedData
 from litft.data.view import ShownBatch, ShownStep, Stretch, Table
@@ -189,7 +189,7 @@ def step_of(data: PreparedData, config: InspectConfig) -> ShownStep:
     plan = build_plan(len(rows), config.train_config(), OptimConfig(), EvalConfig())
     window = plan.window(config.step)
     chosen = rows_of_window(rows, window, config.seed if config.shuffle else None)
-    batches = list(iter_micro_batches(data, chosen, plan.micro_batch_size))
+    batches = list(iter_micro_batches(data, chosen, build_batching(config.train_config(), data)))
     learned = sum(batch.target_tokens for batch in batches)
     tokens, padding = sum(batch.tokens for batch in batches), sum(batch.padding_tokens for batch in batches)
     summary = (
@@ -198,13 +198,13 @@ def step_of(data: PreparedData, config: InspectConfig) -> ShownStep:
         f"{tokens:,} tokens, {learned:,} of them with loss; {padding:,} positions of padding "
         f"({padding / (tokens + padding):.1%})"
     )
-    return ShownStep(summary, [_shown(data, batch) for batch in batches])
+    return ShownStep(summary, [_shown(batch) for batch in batches])
 
 
-def _shown(data: PreparedData, batch: MicroBatch) -> ShownBatch:
+def _shown(batch: MicroBatch) -> ShownBatch:
     """Gives what stands at the positions of a micro-batch."""
     rows = []
-    for row, targets in zip(batch.rows, batch.targets, strict=True):
-        values, counts = torch.unique_consecutive(targets[: int(data.lengths[row])] != IGNORE, return_counts=True)
+    for row, targets in zip(batch.rows, batch.of_rows(batch.targets), strict=True):
+        values, counts = torch.unique_consecutive(targets != IGNORE, return_counts=True)
         rows.append((row, [Stretch(*pair) for pair in zip(counts.tolist(), values.tolist(), strict=True)]))
-    return ShownBatch(batch.input_ids.shape[1], rows)
+    return ShownBatch(batch.input_ids.shape[1], batch.packed, rows)

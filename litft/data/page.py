@@ -153,21 +153,24 @@ def _step(step: ShownStep) -> Iterator[str]:
     yield f"{_heading(STEP)}<p>{escape(step.summary)}</p>\n"
     yield '<p class="soft">Positions count from 0 in each row. <span class="key track"><i></i></span> read, '
     yield '<span class="key track"><i class="loss"></i></span> predicts a token with loss, '
-    yield '<span class="key track"><i class="padding"></i></span> padding</p>\n'
+    yield '<span class="key track"><i class="padding"></i></span> padding; empty: other rows of the same line, which '
+    yield "a row does not see</p>\n"
     for number, batch in enumerate(step.batches):
-        yield f"<h3>micro-batch {number}: {len(batch.rows)} x {batch.width:,}</h3>\n"
+        size = f"{len(batch.rows)} rows in {batch.width:,}" if batch.packed else f"{len(batch.rows)} x {batch.width:,}"
+        yield f"<h3>micro-batch {number}: {size}</h3>\n"
         yield from _batch(batch, widest)
 
 
 def _batch(batch: ShownBatch, widest: int) -> Iterator[str]:
     """Gives the rows of a micro-batch."""
     yield '<ul class="bars">\n'
-    for number, stretches in batch.rows:
+    for number, start, length, stretches in batch.placed():
         parts = [(stretch.length, "loss" if stretch.is_learned else "read") for stretch in stretches]
-        length, learned = sum(count for count, _ in parts), sum(count for count, kind in parts if kind == "loss")
-        parts.append((batch.width - length, "padding"))
+        learned, rest = sum(count for count, kind in parts if kind == "loss"), batch.width - start - length
+        parts = [(start, "others"), *parts, (rest, "others" if batch.packed else "padding")]
         bar = "".join(f'<i class="{kind}" style="flex: {count} 0 0"></i>' for count, kind in parts if count)
-        said = f"{length:,} positions, {learned:,} with loss, {batch.width - length:,} of padding"
+        where = f"from {start:,} on" if batch.packed else f"{rest:,} of padding"
+        said = f"{length:,} positions, {learned:,} with loss, {where}"
         yield f"<li><span>row {number:,}</span><span>0-{length - 1:,}</span>"
         yield f'<div class="track" role="img" aria-label="{said}" title="{said}" '
         yield f'style="width: {100 * batch.width / widest:.1f}%">{bar}</div></li>\n'

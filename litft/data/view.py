@@ -95,12 +95,22 @@ class ShownBatch:
     """One micro-batch.
 
     Attributes:
-        width: positions of each row, padding included.
+        width: positions of the batch in a line, padding included.
+        packed: whether the rows stand end to end in one line.
         rows: number and stretches of each.
     """
 
     width: int
+    packed: bool
     rows: list[tuple[int, list[Stretch]]]
+
+    def placed(self) -> Iterator[tuple[int, int, int, list[Stretch]]]:
+        """Gives of each row its number, the position where it starts in its line, its length, and its stretches."""
+        start = 0
+        for number, stretches in self.rows:
+            length = sum(stretch.length for stretch in stretches)
+            yield number, start, length, stretches
+            start += length if self.packed else 0
 
 
 @dataclass(frozen=True)

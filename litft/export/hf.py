@@ -25,7 +25,7 @@ from litft.export.certificate import (
     require_agreement,
     write_report,
 )
-from litft.export.source import Exportable, open_exportable
+from litft.export.source import Exportable, open_exportable, report_quantized
 from litft.methods.load import load_finetuned
 from litft.methods.merged import build_whole
 from litft.text.chat_template import tried_conversations
@@ -63,6 +63,7 @@ def to_hf(config: ToHfConfig, report: Report = lambda message: None) -> Path:
     tensors = proof["tensors_equal"]
     report(f"Wrote {tensors} tensors ({n_bytes / 1e6:,.1f} MB) in Hugging Face layout to {out_dir}.")
     report(sentence(proof))
+    report_quantized(checkpoint_dir, report)
     return out_dir
 
 

@@ -24,7 +24,7 @@ from litft.config.export import Certificate
 from litft.errors import CheckpointError
 from litft.export.certificate import compare, fixed_prompts, our_logits, reason_against, require_agreement, write_report
 from litft.export.hf import CPU, sentence, whole_logits
-from litft.export.source import Exportable, open_exportable
+from litft.export.source import Exportable, open_exportable, report_quantized
 from litft.methods.load import load_method
 from litft.model.load import load_model
 
@@ -58,6 +58,7 @@ def merge(config: MergeConfig, report: Callable[[str], None] = lambda message: N
         write_json(folder / MERGE_FILE, made_of)
         write_report(folder, "merge", made_of, proof)
     report(f"{out_dir} holds the merged model.\n{sentence(proof)}")
+    report_quantized(checkpoint_dir, report)
     report(
         f"Next: litft generate --checkpoint_dir {out_dir} --instruction '...'\n"
         f"  or: litft export hf --checkpoint_dir {out_dir} --out_dir {out_dir.parent / 'hf'}"

@@ -26,6 +26,7 @@ from litft.export.adaption import adaption_prompt
 from litft.export.certificate import write_report
 from litft.export.hf import ADVICE, sentence
 from litft.export.peft_proof import certify_peft, has_hf_weights
+from litft.export.source import report_quantized
 from litft.families import FAMILIES, tensor_rules
 from litft.families.base import Copied
 from litft.families.shapes import state_shapes
@@ -89,6 +90,7 @@ def export_peft(config: ExportPeftConfig, report: Report = lambda message: None)
         proof = certify_peft(checkpoint_dir, base_dir, adapter.tensors, folder, config.certificate)
         write_report(folder, "peft", {"checkpoint_dir": str(checkpoint_dir), "base": str(base_dir)}, proof)
     report(f"Wrote {len(adapter.tensors)} tensors for PEFT to {out_dir}; its base is {name}.\n{sentence(proof)}")
+    report_quantized(checkpoint_dir, report)
     if not has_hf_weights(base_dir):
         report(
             f"That base is litft's own: litft export hf --checkpoint_dir {base_dir} --out_dir ... writes it for PEFT."

@@ -14,7 +14,7 @@ from litft.checkpoint.files import WEIGHTS_NAME, load_model_config, require_conv
 from litft.checkpoint.hf_folder import HfSource, Read
 from litft.checkpoint.tensors import load_weights, tensor_specs
 from litft.errors import CheckpointError
-from litft.methods.load import METHOD_FILE, check_base, load_method
+from litft.methods.load import METHOD_FILE, check_base, load_method, quantized_in_training
 from litft.methods.lora import LoRA
 from litft.methods.merged import inner_method, load_changes, merged_weights, require_effect
 from litft.text.encoding import Style
@@ -95,6 +95,16 @@ def _open_lora(checkpoint_dir: Path) -> Exportable:
     unrounded, _ = merged_weights({name: partial(_float32, get) for name, get in base.read.items()}, specs, changes)
     source = replace(base, model=load_model_config(checkpoint_dir), read=read, specs=specs)
     return Exportable(checkpoint_dir, base_dir, source, unrounded)
+
+
+def report_quantized(checkpoint_dir: Path, report: Callable[[str], None]) -> None:
+    """Tells of adapters that were trained beside another base than the one they are exported with."""
+    form = quantized_in_training(checkpoint_dir)
+    if form != "none":
+        report(
+            f"The adapters were trained on a base in {form}; they go with the base as it is on disk, which answers a "
+            "little differently."
+        )
 
 
 def _float32(get: Callable[[], Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from litft.config.run import AdapterConfig
 from litft.errors import ConfigError
 from litft.methods.base import settings_of, swap_module
-from litft.model.attention import CausalSelfAttention
+from litft.model.attention import AttentionContext, CausalSelfAttention
 from litft.model.gpt import GPT
 
 
@@ -32,9 +32,9 @@ class AdapterAttention(CausalSelfAttention):
         self.adapter_prompt = nn.Parameter(torch.randn(prompt_length, self.config.n_embd, device=device))
         self.adapter_gate = nn.Parameter(torch.zeros(self.config.n_head, device=device))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor:
         """Adds the gated attention to the prompt: q (B, H, T, D) -> (B, H, T, D)."""
-        y = super().attend(q, k, v, mask)
+        y = super().attend(q, k, v, context)
         prompt = self.adapter_prompt.to(q.dtype).expand(q.shape[0], -1, -1)  # (B, P, C)
         _, prompt_k, prompt_v = self.project(prompt)  # (B, G, P, D), not rotated
         extra = self.kernel(q, prompt_k, prompt_v, mask=None, causal=False)

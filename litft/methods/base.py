@@ -1,4 +1,4 @@
-"""What a method is, and the one that trains everything.
+"""What a method is, and the one that trains the model's own weights.
 
 The same predicate, `is_trainable(name)`, freezes, saves and checks what is loaded.
 """
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from litft.config.run import FullTrainConfig
 from litft.errors import ConfigError
 from litft.model.gpt import GPT
 
@@ -37,20 +38,38 @@ class Method(Protocol):
 
 
 class Full:
-    """Every parameter is trained."""
+    """Every parameter is trained, but for those frozen: the first blocks, the embedding, the head."""
 
     name = "full"
     weights_file = "lit_model.safetensors"
 
+    def __init__(self, config: FullTrainConfig | None = None) -> None:
+        self.config = config or FullTrainConfig()
+        blocks = [f"transformer.h.{layer}." for layer in range(self.config.n_freeze)]
+        embed = ["transformer.wte.", "transformer.wpe."] if self.config.freeze_embed else []
+        self.frozen = (*blocks, *embed, *(["lm_head."] if self.config.freeze_head else []))
+
     def apply(self, model: GPT) -> None:
-        """Changes nothing."""
+        """Changes nothing.
+
+        Raises:
+            ConfigError: there are fewer blocks than are to be frozen, or one matrix is to be frozen and trained.
+        """
+        config, sizes = self.config, model.config
+        if config.n_freeze > sizes.n_layer:
+            raise ConfigError(f"train.n_freeze is {config.n_freeze}, but {sizes.name} has {sizes.n_layer} blocks.")
+        if sizes.tie_embeddings and config.freeze_embed != config.freeze_head:
+            raise ConfigError(
+                f"train.freeze_embed is {config.freeze_embed} and train.freeze_head {config.freeze_head}, but the head "
+                f"of {sizes.name} is its embedding; set both or none."
+            )
 
     def is_trainable(self, name: str) -> bool:
-        """True for all."""
-        return True
+        """True for all that is not frozen."""
+        return not name.startswith(self.frozen)
 
     def settings(self) -> dict[str, Any]:
-        """Nothing to remember."""
+        """Nothing to remember: the result is a whole model."""
         return {}
 
 
@@ -69,6 +88,13 @@ def freeze(model: nn.Module, method: Method) -> None:
 def trainable_state(model: nn.Module, method: Method) -> dict[str, Tensor]:
     """Gives the trained parameters by name, as they stand."""
     return {name: tensor.detach() for name, tensor in model.named_parameters() if method.is_trainable(name)}
+
+
+def is_in_final(method: Method, name: str) -> bool:
+    """Says whether `final/` holds this parameter: after a full run a whole model, with what was frozen; else no more
+    than was trained.
+    """
+    return method.weights_file == Full.weights_file or method.is_trainable(name)
 
 
 def swap_module(model: nn.Module, path: str, new: nn.Module) -> None:

@@ -32,22 +32,23 @@ METHODS: dict[str, Callable[[dict[str, Any]], Method]] = {
 METHOD_FILE = "method.yaml"
 
 
-def load_finetuned(checkpoint_dir: Path, precision: str, device: torch.device) -> GPT:
+def load_finetuned(checkpoint_dir: Path, precision: str, device: torch.device, quantize: str = "none") -> GPT:
     """Gives the model of a checkpoint directory, with the adapters of a finished run applied where it holds some.
 
     Args:
         checkpoint_dir: a converted checkpoint, a merged one, or the `final` folder of a run.
         precision: of the base weights and the computation; adapters stay float32.
         device: where the model goes.
+        quantize: how the base is kept, as in `load_model`; whether the adapters were trained so does not matter.
 
     Raises:
         CheckpointError: a part is missing or damaged, or the base is not the one the adapters were trained on.
     """
     if not (checkpoint_dir / METHOD_FILE).exists():
-        return load_model(checkpoint_dir, precision, device)
+        return load_model(checkpoint_dir, precision, device, quantize)
     base_dir, method = load_method(checkpoint_dir)
     check_base(checkpoint_dir)
-    model = load_model(base_dir, precision, device)
+    model = load_model(base_dir, precision, device, quantize)
     method.apply(model)
     names = set(trainable_state(model, method))
     assign_weights(model, weights_path(checkpoint_dir, method), names, torch.float32, device)
@@ -93,6 +94,12 @@ def load_method(checkpoint_dir: Path) -> tuple[Path, Method]:
     if not weights.exists():
         raise CheckpointError(f"{path} names the base {base_dir}, which holds no {WEIGHTS_NAME}; convert it again.")
     return base_dir, method
+
+
+def quantized_in_training(checkpoint_dir: Path) -> str:
+    """Says how the base of a finished run was kept while it trained: `none`, or a form such as `bnb.nf4`."""
+    path = checkpoint_dir / METHOD_FILE
+    return str(load_yaml(path).get("quantize", "none")) if path.exists() else "none"
 
 
 def check_base(checkpoint_dir: Path) -> None:

@@ -16,6 +16,7 @@ from litft.config.model import ModelConfig
 from litft.config.run import LoRAConfig
 from litft.errors import ConfigError
 from litft.methods.base import settings_of, swap_module
+from litft.methods.lora_product import LoRAProduct
 from litft.model.gpt import GPT
 
 
@@ -41,15 +42,21 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
+        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
+        if type(self.base) is nn.Linear and not torch.is_autocast_enabled(x.device.type):
+            chance = self.dropout.p if self.training else 0.0
+            how = (self.slices, self.rank, self.scale, chance)
+            return LoRAProduct.apply(x, self.base.weight, self.base.bias, a, b, how)  # type: ignore[no-any-return, no-untyped-call]
         y: Tensor = self.base(x)
-        a = F.linear(self.dropout(x), self.lora_A.to(x.dtype)) * self.scale  # (..., P R)
-        for (start, stop), part, b in self._parts(a, self.lora_B.to(x.dtype)):
-            y[..., start:stop].add_(F.linear(part, b))
+        low = F.linear(self.dropout(x), a) * self.scale  # (..., P R)
+        for (start, stop), part, rows in self._parts(low, b):
+            y[..., start:stop].add_(F.linear(part, rows))
         return y
 
     def delta(self) -> Tensor:
         """Gives what merging adds to the base weight: (out, in) float32."""
-        total = torch.zeros(self.base.weight.shape, device=self.lora_A.device)
+        # Not the weight's shape: a quantised base keeps its own packed.
+        total = torch.zeros(self.base.out_features, self.base.in_features, device=self.lora_A.device)
         for (start, stop), a, b in self.parts():
             total[start:stop] = self.scale * (b @ a)
         return total

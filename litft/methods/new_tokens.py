@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litft.config.model import ModelConfig
+from litft.errors import ConfigError
 from litft.methods.base import Full, Method, swap_module
 from litft.model.gpt import GPT
 from litft.text.new_tokens import NewTokens
@@ -93,7 +94,16 @@ class WithNewTokens:
         model.config = grown_config(model.config, self.new)
 
     def _grow(self, model: GPT) -> None:
-        """Replaces both matrices by larger ones."""
+        """Replaces both matrices by larger ones.
+
+        Raises:
+            ConfigError: one of them is frozen.
+        """
+        if not all(self.method.is_trainable(f"{path}.weight") for path in (EMBEDDING, HEAD)):
+            raise ConfigError(
+                "The data has new tokens, whose rows of the embedding and of the head must be trained; leave out "
+                "train.freeze_embed and train.freeze_head."
+            )
         for path in (EMBEDDING, HEAD):
             module = cast(nn.Linear, model.get_submodule(path))
             rows = first_rows(module.weight.detach(), self.new)

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litft.config.model import ModelConfig
+from litft.model.cpu_attention import PackedAttention
+from litft.model.documents import Documents
 from litft.model.layers import build_qk_norm
 from litft.model.rope import rotate
 
@@ -42,15 +44,19 @@ class AttentionContext:
 
     Attributes:
         cos, sin: (T, R) rotary angles of these positions; R is 0 where nothing is rotated.
-        mask: (T, past + T) bool, True where a query sees a key, or (H, T, past + T) to be added to the scores; None
-            when plain causality, or one query, needs none.
+        masks: (T, past + T) bool, True where a query sees a key, or (H, T, past + T) to be added to the scores; None
+            when plain causality, or one query, needs none. One for the text, or one for each group of documents.
         cache: where keys and values are kept, if anywhere.
+        documents: of a packed row; None where each row is one text.
+        is_plain: whether causality alone says what is seen: no window, no ALiBi, no soft cap.
     """
 
     cos: Tensor
     sin: Tensor
-    mask: Tensor | None
+    masks: tuple[Tensor | None, ...]
     cache: KVCache | None
+    documents: Documents | None
+    is_plain: bool
 
 
 def attention_mask(length: int, past: int, window: int | None, device: torch.device) -> Tensor | None:
@@ -151,7 +157,7 @@ class CausalSelfAttention(nn.Module):
         q, k = rotate(q, context.cos, context.sin), rotate(k, context.cos, context.sin)
         if context.cache is not None:
             k, v = context.cache.extend(self.layer, k, v)
-        y = self.attend(q, k, v, context.mask)  # (B, H, T, D)
+        y = self.attend(q, k, v, context)  # (B, H, T, D)
         out: Tensor = self.proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
         return out
 
@@ -164,8 +170,18 @@ class CausalSelfAttention(nn.Module):
         q, k, v = (part.view(*part.shape[:2], -1, self.config.head_size).transpose(1, 2) for part in parts)
         return self.norm_q(q), self.norm_k(k), v
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Softmax attention: q (B, H, T, D), k and v (B, G, S, D) -> (B, H, T, D)."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor:
+        """Softmax attention, within each document: q (B, H, T, D), k and v (B, G, S, D) -> (B, H, T, D)."""
+        if context.documents is None:
+            return self.causal(q, k, v, context.masks[0])
+        if context.is_plain and q.device.type == "cpu" and torch.is_grad_enabled():
+            scale = self.config.attention_scale or q.shape[-1] ** -0.5
+            return PackedAttention.apply(q, k, v, context.documents, scale)  # type: ignore[no-any-return, no-untyped-call]
+        rows = context.documents.spread(q), *(context.documents.spread(x, with_past=True) for x in (k, v))
+        return context.documents.join([self.causal(*group) for group in zip(*rows, context.masks, strict=True)])
+
+    def causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Softmax attention where each row is one text: q (B, H, T, D), k and v (B, G, S, D) -> (B, H, T, D)."""
         return self.kernel(q, k, v, mask, causal=mask is None and q.shape[2] > 1)
 
     def kernel(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

@@ -9,12 +9,14 @@ Source: nanoGPT and Lit-GPT for the shape of the code; `families` for what each 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from litft.config.model import ModelConfig
+from litft.model.activations import Activations
 from litft.model.attention import (
     AttentionContext,
     CausalSelfAttention,
@@ -23,6 +25,7 @@ from litft.model.attention import (
     alibi_slopes,
     attention_mask,
 )
+from litft.model.documents import Documents
 from litft.model.layers import build_mlp, build_norm
 from litft.model.rope import build_rope
 
@@ -41,6 +44,7 @@ class Block(nn.Module):
         self.mlp = build_mlp(config)
         for name in config.block_norms:
             setattr(self, name, build_norm(config))
+        self.activations = Activations()
 
 
 class SequentialBlock(Block):
@@ -49,7 +53,7 @@ class SequentialBlock(Block):
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.attn(self.norm_1(x), context)
-        x = x + self.mlp(self.norm_2(x))
+        x = x + self.activations.of_mlp(lambda x: self.mlp(self.norm_2(x)), x)
         return x
 
 
@@ -58,7 +62,7 @@ class ParallelBlock(Block):
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.attn(self.norm_1(x), context) + self.mlp(self.norm_2(x))
+        x = x + self.attn(self.norm_1(x), context) + self.activations.of_mlp(lambda x: self.mlp(self.norm_2(x)), x)
         return x
 
 
@@ -68,7 +72,7 @@ class SharedNormBlock(Block):
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         normed = self.norm_1(x)
-        x = x + self.attn(normed, context) + self.mlp(normed)
+        x = x + self.attn(normed, context) + self.activations.of_mlp(self.mlp, normed)
         return x
 
 
@@ -78,7 +82,7 @@ class SandwichBlock(Block):
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.norm_attn_out(self.attn(self.norm_1(x), context))
-        x = x + self.norm_mlp_out(self.mlp(self.norm_2(x)))
+        x = x + self.activations.of_mlp(lambda x: self.norm_mlp_out(self.mlp(self.norm_2(x))), x)
         return x
 
 
@@ -88,7 +92,7 @@ class PostNormBlock(Block):
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.norm_attn_out(self.attn(x, context))
-        x = x + self.norm_mlp_out(self.mlp(x))
+        x = x + self.activations.of_mlp(lambda x: self.norm_mlp_out(self.mlp(x)), x)
         return x
 
 
@@ -119,26 +123,39 @@ class GPT(nn.Module):
         self.windows = [config.window_of(layer) for layer in range(config.n_layer)]
         self.ropes = {window: build_rope(config, window is not None) for window in self.windows}
         self.slopes = alibi_slopes(config.n_head, config.alibi_bias_max)
+        self.keep_activations(Activations())
 
-    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, cache: KVCache | None = None, documents: Sequence[tuple[int, int]] | None = None
+    ) -> Tensor:
         """Gives the final hidden states; `head` turns those that are wanted into logits.
 
         Args:
             input_ids: (B, T) int64.
             cache: keys and values of the tokens before these; they are extended by these.
+            documents: that the one row is packed of, B = 1; none sees another. Of each its tokens, and the number of a
+                document before it that it goes on from, -1 for none: that one it sees.
 
         Returns:
             (B, T, C) in the dtype of the weights.
         """
         past, length = (cache.filled if cache else 0), input_ids.shape[1]
-        positions = torch.arange(past, past + length, device=input_ids.device)
+        packed = Documents(documents, input_ids.device) if documents else None
+        positions = packed.positions if packed else torch.arange(past, past + length, device=input_ids.device)
         x = self.embed(input_ids, positions)
-        contexts = {window: self.context(window, positions, past, x.dtype, cache) for window in self.ropes}
-        for block, window in zip(cast(nn.ModuleList, self.transformer["h"]), self.windows, strict=True):
-            x = block(x, contexts[window])
+        contexts = {window: self.context(window, positions, x.dtype, cache, packed) for window in self.ropes}
+        with self.activations.waiting():
+            for block, window in zip(cast(nn.ModuleList, self.transformer["h"]), self.windows, strict=True):
+                x = self.activations.of_block(block, x, contexts[window])
         if cache is not None:
             cache.filled += length
         return cast(Tensor, self.transformer["ln_f"](x))
+
+    def keep_activations(self, how: Activations) -> None:
+        """Says what a forward pass keeps for its backward pass."""
+        self.activations = how
+        for block in cast(nn.ModuleList, self.transformer["h"]):
+            cast(Block, block).activations = how
 
     def embed(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         """(B, T) and (T,) -> (B, T, C)."""
@@ -151,17 +168,41 @@ class GPT(nn.Module):
         return x
 
     def context(
-        self, window: int | None, positions: Tensor, past: int, dtype: torch.dtype, cache: KVCache | None
+        self,
+        window: int | None,
+        positions: Tensor,
+        dtype: torch.dtype,
+        cache: KVCache | None,
+        documents: Documents | None,
     ) -> AttentionContext:
         """Gives what the blocks of this window share."""
-        length = len(positions)
+        past, device = (cache.filled if cache else 0), positions.device
+        texts = [(len(positions), past)]
+        if documents:
+            texts = [(group.length, group.past_tokens) for group in documents.groups]
+        masks = tuple(self.mask(length, before, window, device, dtype) for length, before in texts)
+        cos, sin = self.ropes[window].angles(positions, self.reaches(len(positions), cache, documents), dtype)
+        longest = max(sum(text) for text in texts)
+        is_plain = self.config.positions != "alibi" and self.config.attention_softcap is None
+        is_plain = is_plain and (window is None or longest <= window)
+        return AttentionContext(cos, sin, masks, cache, documents, is_plain)
+
+    def mask(
+        self, length: int, past: int, window: int | None, device: torch.device, dtype: torch.dtype
+    ) -> Tensor | None:
+        """Gives what `AttentionContext.masks` holds for a text of `length` tokens after `past` others."""
         if self.config.positions == "alibi":
-            mask: Tensor | None = alibi_mask(length, past, self.slopes.to(positions.device), dtype)
-        else:
-            mask = attention_mask(length, past, window, positions.device)
-        # A text's rotation must not change while it grows, so it is chosen by what the cache has room for.
-        cos, sin = self.ropes[window].angles(positions, cache.length if cache else length, dtype)
-        return AttentionContext(cos, sin, mask, cache)
+            return alibi_mask(length, past, self.slopes.to(device), dtype)
+        return attention_mask(length, past, window, device)
+
+    def reaches(self, length: int, cache: KVCache | None, documents: Documents | None) -> list[tuple[int, int]]:
+        """Gives how far each text is to grow, beside how many of these tokens are its: (tokens, reach) of each.
+
+        A text's rotation must not change while it grows, so it is chosen by what the cache has room for.
+        """
+        if documents:
+            return [(tokens, tokens) for tokens in documents.lengths]
+        return [(length, cache.length if cache else length)]
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., C) -> logits (..., V)."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litft.config.model import ModelConfig
+from litft.model.fused import RMSNormalize, SiluGate
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -37,7 +38,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C); a weight that is trained in float32 is cast to the activations."""
-        return self.weight.to(x.dtype) * F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype)
+        return RMSNormalize.apply(x, self.eps, self.weight, False, True)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class RMSNormFloat32(RMSNorm):
@@ -45,7 +46,7 @@ class RMSNormFloat32(RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        return F.rms_norm(x.float(), x.shape[-1:], self.weight.float(), self.eps).to(x.dtype)
+        return RMSNormalize.apply(x, self.eps, self.weight, False, False)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class RMSNormPlusOne(RMSNorm):
@@ -55,7 +56,7 @@ class RMSNormPlusOne(RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        return F.rms_norm(x.float(), x.shape[-1:], 1 + self.weight.float(), self.eps).to(x.dtype)
+        return RMSNormalize.apply(x, self.eps, self.weight, True, False)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class LayerNorm(nn.LayerNorm):
@@ -148,7 +149,10 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        gated: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
+        gate, up = self.gate(x), self.up(x)
+        is_silu = self.activation is F.silu
+        inner = SiluGate.apply(gate, up) if is_silu else self.activation(gate) * up  # type: ignore[no-untyped-call]
+        gated: Tensor = self.down(inner)
         return gated
 
 

@@ -6,35 +6,62 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from litft.checkpoint.files import load_model_config, require_converted
 from litft.checkpoint.tensors import read_safetensors_header
 from litft.config.model import ModelConfig
 from litft.errors import CheckpointError, ConfigError, did_you_mean
 from litft.model.gpt import GPT
+from litft.model.quantize import QuantizedLinear, apply_quantize, check_quantize
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.float32, "bf16-true": torch.bfloat16}
 
 
-def load_model(checkpoint_dir: Path, precision: str, device: torch.device) -> GPT:
+def load_model(checkpoint_dir: Path, precision: str, device: torch.device, quantize: str = "none") -> GPT:
     """Gives the model of a converted checkpoint, in evaluation mode.
 
     Args:
         checkpoint_dir: holds lit_model.safetensors and model_config.yaml.
         precision: `32-true`, `bf16-mixed` (float32 weights) or `bf16-true`.
         device: where the weights go.
+        quantize: how the blocks' linear layers are kept, such as `bnb.nf4`; they can be used then, not trained. No more
+            than one of their weights is in memory as it was.
 
     Raises:
         CheckpointError: not converted, damaged, or not the tensors that its model_config.yaml describes.
-        ConfigError: an unknown precision.
+        ConfigError: an unknown precision, or a form of quantising that is unknown or not installed.
     """
     if precision not in DTYPES:
         raise ConfigError(f'precision is "{precision}"; it must be one of {", ".join(DTYPES)}.')
+    check_quantize(quantize)
     require_converted(checkpoint_dir)
     model = build_empty(load_model_config(checkpoint_dir))
+    if quantize != "none":
+        apply_quantize(model, quantize)
     path = checkpoint_dir / "lit_model.safetensors"
     assign_weights(model, path, set(model.weight_names()), DTYPES[precision], device)
+    model.tie_weights()
+    return model.eval()
+
+
+def map_model(checkpoint_dir: Path, precision: str) -> GPT:
+    """Gives the model of a converted checkpoint with its matrices mapped from the file: read when used.
+
+    Args:
+        checkpoint_dir: as in `load_model`; its file must stay as it is while the model lives.
+        precision: of the vectors, which are read at once. Matrices are in the file's dtype: who reads them converts.
+
+    Raises:
+        CheckpointError: not converted, damaged, or not the tensors that its model_config.yaml describes.
+    """
+    require_converted(checkpoint_dir)
+    model = build_empty(load_model_config(checkpoint_dir))
+    names = set(model.weight_names())
+    assign_weights(model, checkpoint_dir / "lit_model.safetensors", names, None, torch.device("cpu"))
+    for parameter in model.parameters():
+        if parameter.ndim < 2:
+            parameter.data = parameter.data.to(DTYPES[precision])
     model.tie_weights()
     return model.eval()
 
@@ -62,7 +89,7 @@ def assign_weights(
         model: its parameters may be on the meta device.
         path: must hold exactly `names`.
         names: parameters to fill.
-        dtype: to convert to; None keeps the file's.
+        dtype: to convert to; None keeps the file's. What is quantised is taken as it is.
         device: where they go.
 
     Raises:
@@ -76,7 +103,14 @@ def assign_weights(
             for name in sorted(names):
                 tensor = file.get_tensor(name)
                 check_shape(path, name, tuple(tensor.shape), tuple(parameters[name].shape))
-                _set_parameter(model, name, tensor.to(device=device, dtype=dtype), parameters[name].requires_grad)
+                owner, _, leaf = name.rpartition(".")
+                layer = model.get_submodule(owner)
+                if isinstance(layer, QuantizedLinear) and leaf == "weight":
+                    layer.quantize(tensor.to(device))
+                else:
+                    # Replaced: a copy through the old parameter would need its memory twice.
+                    tensor = tensor.to(device=device, dtype=dtype)
+                    setattr(layer, leaf, nn.Parameter(tensor, requires_grad=parameters[name].requires_grad))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); write it again from its source.") from error
 
@@ -121,9 +155,3 @@ def check_names(path: Path, found: set[str], wanted: set[str]) -> None:
         raise CheckpointError(
             f"{path} holds {len(extra)} tensors that this model has no place for, such as {extra[0]}."
         )
-
-
-def _set_parameter(model: nn.Module, name: str, tensor: Tensor, requires_grad: bool) -> None:
-    """Replaces one parameter; a copy through the old one would need its memory twice."""
-    owner, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=requires_grad))

@@ -6,12 +6,13 @@ Knows nothing of attention or of modules: frequencies are never cast, saved or l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from litft.config.model import ModelConfig, RopeScaling
+from litft.model.fused import Rotate
 
 
 class Rope:
@@ -26,25 +27,36 @@ class Rope:
         self.magnitude = scaling.magnitude if scaling else 1.0
         self._kept: tuple[tuple[torch.device, int], Tensor] | None = None  # copied to a GPU once, not at each forward
 
-    def angles(self, positions: Tensor, reach: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def angles(self, positions: Tensor, texts: Sequence[tuple[int, int]], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Gives cos and sin for these positions, computed in float32.
 
         Args:
-            positions: (T,) int64.
-            reach: length in tokens of the whole text, as far as it is to grow; only longrope and dynamic ask for it.
+            positions: (T,) int64, of one text after the other.
+            texts: of each, how many of these tokens are its, and its length as far as it is to grow; only longrope and
+                dynamic ask for the second.
             dtype: of the activations.
 
         Returns:
             Two tensors (T, R), R = rotary_size, both halves equal.
         """
-        half = positions.float()[:, None] * self._frequencies_on(positions.device, reach)  # (T, R/2)
+        if self.depends_on_reach:
+            parts = torch.split(positions, [tokens for tokens, _ in texts])
+            frequencies = [self._frequencies_on(positions.device, reach) for _, reach in texts]
+            pairs = zip(parts, frequencies, strict=True)
+            half = torch.cat([part.float()[:, None] * each for part, each in pairs])  # (T, R/2)
+        else:
+            half = positions.float()[:, None] * self._frequencies_on(positions.device, 0)
         full = torch.cat((half, half), dim=-1)  # (T, R)
         return (full.cos() * self.magnitude).to(dtype), (full.sin() * self.magnitude).to(dtype)
 
+    @property
+    def depends_on_reach(self) -> bool:
+        """Whether the frequencies depend on how long a text is."""
+        return self.scaling is not None and self.scaling.kind in ("longrope", "dynamic")
+
     def _frequencies_on(self, device: torch.device, reach: int) -> Tensor:
         """Gives the frequencies on a device; those of the last text again where nothing changed."""
-        depends = self.scaling is not None and self.scaling.kind in ("longrope", "dynamic")
-        key = (device, reach if depends else 0)
+        key = (device, reach)
         if self._kept is None or self._kept[0] != key:
             self._kept = key, self.frequencies(reach).to(device)
         return self._kept[1]
@@ -131,7 +143,4 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if size == 0:
         return x
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)  # under autocast q and k are narrower than the embedding
-    rotated, passed = x[..., :size], x[..., size:]
-    first, second = rotated.chunk(2, dim=-1)
-    turned = rotated * cos + torch.cat((-second, first), dim=-1) * sin
-    return torch.cat((turned, passed), dim=-1) if size < x.shape[-1] else turned
+    return Rotate.apply(x, cos, sin)  # type: ignore[no-any-return, no-untyped-call]

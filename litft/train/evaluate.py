@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from litft.data.batches import MicroBatch, iter_micro_batches
+from litft.data.batches import Batching
 from litft.data.store import PreparedData
 from litft.generate.sample import Sampling, evaluating, iter_tokens
 from litft.text.encoding import stop_ids
-from litft.train.loss import TokenLoss, sum_loss_and_correct
+from litft.train.loss import TokenLoss, chunk_tokens, sum_loss_and_correct
+from litft.train.parallel import Share, add_up, is_cut, own_share
 from litft.train.state import Run, trained_style
 
 
@@ -37,7 +39,7 @@ class Validation:
 
 
 def validate(
-    fabric: Fabric, model: Any, data: PreparedData, rows: Sequence[int], micro_batch_size: int, token_loss: TokenLoss
+    fabric: Fabric, model: Any, data: PreparedData, rows: Sequence[int], batching: Batching, token_loss: TokenLoss
 ) -> Validation:
     """Gives loss and accuracy over these rows, all of them, in a fixed order, source by source.
 
@@ -46,7 +48,7 @@ def validate(
         model: a GPT, or Fabric's wrapper of one.
         data: the held-out split.
         rows: which of its rows.
-        micro_batch_size: rows computed at once.
+        batching: rows computed at once.
         token_loss: the recipe's.
     """
     groups: dict[int, list[int]] = {}
@@ -55,21 +57,26 @@ def validate(
     sums = {}
     with evaluating(model), fabric.autocast():
         for source, group in sorted(groups.items()):
-            sums[source] = _sums(fabric, model, iter_micro_batches(data, group, micro_batch_size), token_loss)
+            sums[source] = _sums(fabric, model, own_share(fabric, data, group, batching), token_loss)
     loss, correct, count = (sum(parts) for parts in zip(*sums.values(), strict=True))
     names = data.meta.get("source_names", [])
     by_source = {names[source]: part / tokens for source, (part, _, tokens) in sums.items()} if len(sums) > 1 else {}
     return Validation(loss / count, correct / count, by_source)
 
 
-def _sums(fabric: Fabric, model: Any, batches: Iterator[MicroBatch], token_loss: TokenLoss) -> tuple[float, float, int]:
-    """Gives the sum of losses, how many targets were likeliest, and how many targets there are."""
-    loss, correct, count = torch.zeros((), device=fabric.device), torch.zeros((), device=fabric.device), 0
-    for batch in batches:
+def _sums(fabric: Fabric, model: Any, share: Share, token_loss: TokenLoss) -> tuple[float, float, int]:
+    """Gives the sum of losses, how many targets were likeliest, and how many targets there are, over all processes."""
+    loss, correct = torch.zeros((), device=fabric.device), torch.zeros((), device=fabric.device)
+    for batch in share.micro_batches:
         batch = batch.to(fabric.device)
-        batch_loss, batch_correct = sum_loss_and_correct(model.head, model(batch.input_ids), batch.targets, token_loss)
-        loss, correct, count = loss + batch_loss, correct + batch_correct, count + batch.target_tokens
-    return loss.item(), correct.item(), count
+        hidden = model(batch.input_ids, documents=batch.documents)
+        chunk = chunk_tokens(model.config.padded_vocab_size, hidden.device)
+        batch_loss, batch_correct = sum_loss_and_correct(model.head, hidden, batch.targets, token_loss, chunk)
+        loss, correct = loss + batch_loss, correct + batch_correct
+    for batch in share.idle:
+        model(batch.input_ids.to(fabric.device), documents=batch.documents)
+    total, likeliest = add_up(fabric, loss.item(), correct.item())
+    return total, likeliest, share.target_tokens
 
 
 def sample_answers(run: Run, rows: Sequence[int]) -> list[dict[str, Any]]:
@@ -90,8 +97,20 @@ def sample_answers(run: Run, rows: Sequence[int]) -> list[dict[str, Any]]:
             first = int(mask.int().argmax())
             prompt = ids[: max(first, 1)].tolist()
             count = min(inputs.config.eval.max_new_tokens, run.gpt.config.block_size - len(prompt))
-            tokens = list(iter_tokens(run.gpt, prompt, count, Sampling(), ends)) if count > 0 else []
+            tokens = _answer(run, prompt, count, ends) if count > 0 else []
             expected = ids[first:][mask[first:]].tolist()
             texts = (inputs.tokenizer.decode(part) for part in (prompt, tokens, expected))
             answers.append({"row": int(row), **dict(zip(("prompt", "answer", "expected"), texts, strict=True))})
     return answers
+
+
+def _answer(run: Run, prompt: list[int], count: int, ends: Collection[int]) -> list[int]:
+    """Gives the likeliest tokens after a prompt, up to one of `ends`.
+
+    Where the weights are cut all processes compute the same answer, and to its full length: two GPUs that disagree on a
+    token must not disagree on the number of passes.
+    """
+    if not is_cut(run.fabric):
+        return list(iter_tokens(run.gpt, prompt, count, Sampling(), ends))
+    tokens = list(iter_tokens(run.gpt, prompt, count, Sampling()))
+    return list(itertools.takewhile(lambda token: token not in ends, tokens))

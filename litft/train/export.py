@@ -5,17 +5,16 @@ Reads weights and draws no chance, so a run with it is bit for bit the run witho
 
 from __future__ import annotations
 
-import math
 from functools import partial
+
+from torch import Tensor
 
 from litft.checkpoint.disk import atomic_folder, write_json
 from litft.checkpoint.files import WEIGHTS_NAME
 from litft.checkpoint.hf_folder import REPORT_FILE, HfSource, check_description, check_hf_folder, write_hf_folder
 from litft.checkpoint.tensors import load_weights, tensor_specs
-from litft.config.plan import passes_mark
-from litft.config.run import parse_duration
 from litft.errors import ConfigError, LitftError
-from litft.methods.base import Full, trainable_state
+from litft.methods.base import Full
 from litft.methods.merged import can_be_whole, changes_of, inner_method, merged_weights, require_effect
 from litft.train.state import Inputs, Progress, Run, trained_style
 
@@ -39,37 +38,35 @@ def require_exportable(inputs: Inputs) -> None:
     check_description(inputs.checkpoint_dir, inputs.model_config)
 
 
-def export_if_due(run: Run, progress: Progress, seconds: float) -> None:
-    """Writes `hf-step-XXXXXXXX/` where the plan or the clock says so; a failure is told and ends nothing.
+def try_export(run: Run, progress: Progress) -> None:
+    """Writes `hf-step-XXXXXXXX/`; a failure is told and ends nothing.
 
     Args:
         run: as in `fit`.
         progress: the step that ended is counted in.
-        seconds: it took.
     """
-    train = run.inputs.config.train
-    if train.export_interval is None:
-        return
-    limit_seconds = parse_duration(train.max_time) or math.inf
-    is_share = train.export_interval < 1  # of a run that time ends, a fraction is a fraction of its time
-    timed = is_share and passes_mark(progress.seconds, seconds, limit_seconds * train.export_interval)
-    if not (run.plan.exports_after(progress.step - 1) or timed):
+    state = run.parts.whole_state(run.method)  # all processes call each other for it
+    if run.fabric.global_rank > 0:
         return
     try:
-        export_step(run, progress)
+        export_step(run, progress, state)
     except (LitftError, OSError) as error:
         run.inputs.report(f"Warning: no Hugging Face folder of step {progress.step}: {error}")
 
 
-def export_step(run: Run, progress: Progress) -> None:
+def export_step(run: Run, progress: Progress, state: dict[str, Tensor]) -> None:
     """Writes `hf-step-XXXXXXXX/` whole or not at all; its tensors are read again and compared.
+
+    Args:
+        run, progress: as above.
+        state: what `final/` would hold, whole.
 
     Raises:
         CheckpointError: the disk is full, what was written differs, or the adapters change nothing yet.
     """
     inputs = run.inputs
     target = inputs.out_dir / f"hf-step-{progress.step:08d}"
-    source = hf_source(run)
+    source = hf_source(run, state)
     with atomic_folder(target) as folder:
         n_bytes = write_hf_folder(source, folder)
         count = check_hf_folder(source, folder)
@@ -81,12 +78,11 @@ def export_step(run: Run, progress: Progress) -> None:
     )
 
 
-def hf_source(run: Run) -> HfSource:
+def hf_source(run: Run, state: dict[str, Tensor]) -> HfSource:
     """Gives the weights of a run as they stand: all from memory, or LoRA added to the base that lies on disk."""
     inputs, config = run.inputs, run.gpt.config
     style = trained_style(inputs)
     if isinstance(inner_method(run.method), Full):
-        state = trainable_state(run.gpt, run.method)
         whole = {name: partial(state.__getitem__, name) for name in state}
         return HfSource(config, tensor_specs(state), whole, inputs.tokenizer_dir, style)
     weights, changes = load_weights(inputs.checkpoint_dir / WEIGHTS_NAME), changes_of(run.gpt)

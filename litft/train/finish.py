@@ -15,40 +15,51 @@ import torch
 
 from litft.checkpoint.disk import publish_folder, require_space, write_json
 from litft.checkpoint.files import copy_side_files, save_model_config
-from litft.checkpoint.tensors import save_safetensors, tensor_specs
-from litft.methods.base import trainable_state, weights_path
+from litft.methods.base import weights_path
 from litft.methods.load import METHOD_FILE
 from litft.text.style_files import save_prompt_style
+from litft.train.parallel import failing_together, gather, noticing_the_lost
 from litft.train.state import Progress, Run, trained_style, write_yaml
 
 
+@noticing_the_lost
 def finish(run: Run, progress: Progress) -> dict[str, Any]:
-    """Writes `final/` whole or not at all, then `summary.json`, and says where they are.
+    """Writes `final/` whole or not at all, then `summary.json`, and says where they are; the first process does.
 
     Returns:
         The summary.
     """
-    inputs = run.inputs
+    inputs, is_first = run.inputs, run.fabric.global_rank == 0
     final, temporary = inputs.out_dir / "final", inputs.out_dir / ".final.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    copy_side_files(inputs.tokenizer_dir, temporary)
-    save_model_config(temporary, run.gpt.config)
-    save_prompt_style(temporary, trained_style(inputs))
-    state = trainable_state(run.gpt, run.method)
-    require_space(temporary, sum(tensor.nbytes for tensor in state.values()))
-    save_safetensors(weights_path(temporary, run.method), state.items(), tensor_specs(state))
-    shutil.copyfile(inputs.out_dir / "run.yaml", temporary / "run.yaml")
-    if run.method.name != "full":
-        write_yaml(temporary / METHOD_FILE, method_record(run, final))
-    write_json(temporary / "provenance.json", provenance(run))
-    publish_folder(temporary, final)
-    summary = summarise(run, progress)
-    write_json(inputs.out_dir / "summary.json", summary)
+    state, summary = run.parts.final_state(run.method), summarise(run, progress)
+    with failing_together(run.fabric):
+        if is_first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            copy_side_files(inputs.tokenizer_dir, temporary)
+            require_space(temporary, run.parts.n_bytes(state))
+    with failing_together(run.fabric):
+        run.parts.save(weights_path(temporary, run.method), state)
+    with failing_together(run.fabric):
+        if is_first:
+            _describe(run, temporary, final)
+            publish_folder(temporary, final)
+            write_json(inputs.out_dir / "summary.json", summary)
     inputs.report(
         f"{final} is written: held-out loss {summary['first_val_loss']:.4f} -> {summary['val_loss']:.4f} in "
         f"{progress.seconds:.0f} s of training.\nNext: litft generate --checkpoint_dir {final} --instruction '...'"
     )
     return summary
+
+
+def _describe(run: Run, temporary: Path, final: Path) -> None:
+    """Writes what stands beside the weights."""
+    inputs = run.inputs
+    save_model_config(temporary, run.gpt.config)
+    save_prompt_style(temporary, trained_style(inputs))
+    shutil.copyfile(inputs.out_dir / "run.yaml", temporary / "run.yaml")
+    if run.method.name != "full":
+        write_yaml(temporary / METHOD_FILE, method_record(run, final))
+    write_json(temporary / "provenance.json", provenance(run))
 
 
 def method_record(run: Run, final: Path) -> dict[str, Any]:
@@ -62,6 +73,7 @@ def method_record(run: Run, final: Path) -> dict[str, Any]:
         "base": str(base),
         "base_from_here": os.path.relpath(base.resolve(), final.resolve()),
         "base_sha256": run.inputs.hashes["base"],
+        "quantize": run.inputs.config.quantize,  # for information: the adapters belong on the base as it is on disk
         "settings": run.method.settings(),
     }
 
@@ -80,7 +92,8 @@ def summarise(run: Run, progress: Progress) -> dict[str, Any]:
         "train_seconds": progress.seconds,
         "tokens_per_second": progress.tokens / seconds,
         "target_tokens_per_second": progress.target_tokens / seconds,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "processes": run.fabric.world_size,
+        "peak_memory_bytes": max(gather(run.fabric, peak_memory_bytes())),  # of the process that took most
         "parameters": run.inputs.parameters,
         "trainable_parameters": run.inputs.trainable_parameters,
         "first_loss": progress.first_loss,

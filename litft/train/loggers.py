@@ -63,6 +63,29 @@ class CSVLogger:
             file.write(json.dumps(sample, ensure_ascii=False) + "\n")
 
 
+class _NoLogger(CSVLogger):
+    """Of the processes that train beside the first one."""
+
+    def __init__(self) -> None:
+        pass
+
+    def log(self, metrics: Metrics) -> None:
+        """Writes nothing."""
+
+    def log_sample(self, sample: dict[str, Any]) -> None:
+        """Writes nothing."""
+
+
+def open_logger(out_dir: Path, from_step: int | None, is_first: bool) -> CSVLogger:
+    """Gives the logger of a process: of several the first one writes.
+
+    Args:
+        out_dir, from_step: as `CSVLogger` takes them.
+        is_first: whether this is it.
+    """
+    return CSVLogger(out_dir, from_step) if is_first else _NoLogger()
+
+
 def _whole_lines(path: Path) -> list[str]:
     """Gives the lines of a file; a last one that was cut short, as by a kill or a full disk, is left out."""
     *whole, _ = path.read_text(encoding="utf-8").split("\n")

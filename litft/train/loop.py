@@ -13,18 +13,22 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from litft.config.plan import TrainPlan, passes_mark
-from litft.config.run import parse_duration
-from litft.data.batches import MicroBatch, iter_micro_batches, rows_of_window
+from litft.config.plan import TrainPlan
+from litft.data.batches import MicroBatch, rows_of_window
 from litft.errors import TrainingError
-from litft.methods.base import Method
-from litft.model.gpt import GPT
+from litft.model.activations import Activations
+from litft.train.budget import Budget, open_budget
 from litft.train.evaluate import sample_answers, validate
-from litft.train.export import export_if_due
-from litft.train.loggers import CSVLogger, Metrics
-from litft.train.loss import TokenLoss, sum_target_loss
+from litft.train.export import try_export
+from litft.train.in_backward import SteppingInBackward
+from litft.train.loggers import CSVLogger, Metrics, open_logger
+from litft.train.loss import TokenLoss, chunk_tokens, smoothed, sum_target_loss, sums_of_rows
+from litft.train.neftune import noisy_embeddings
 from litft.train.optim import set_learning_rate
-from litft.train.state import Inputs, Progress, Run, load_step, save_step
+from litft.train.parallel import add_up, check_finite, from_first, gather, noticing_the_lost, own_share, told
+from litft.train.parts import Parts
+from litft.train.rehearsal import rehearse
+from litft.train.state import Inputs, Progress, Run, agree, load_step, save_step
 from litft.train.terminal import StepBar, finishing_steps
 
 VALIDATION_ROWS = 4  # times micro_batch_size: without a backward pass nothing but the last layer's output is kept
@@ -42,15 +46,18 @@ class StepResult:
     padding_tokens: int
 
 
-def build_run(
-    inputs: Inputs, fabric: Fabric, plan: TrainPlan, method: Method, gpt: GPT, optimizer: torch.optim.Optimizer
-) -> Run:
+def build_run(inputs: Inputs, fabric: Fabric, plan: TrainPlan, parts: Parts, optimizer: torch.optim.Optimizer) -> Run:
     """Hands model and optimizer to Fabric and gives everything the loop works on."""
-    model, wrapped = fabric.setup(gpt, optimizer)
-    model.mark_forward_method("head")
-    return Run(inputs, fabric, plan, method, gpt, model, wrapped)
+    model = fabric.setup_module(parts.model, move_to_device=False)  # it is there, or, for litft plan, has no data
+    inputs, train = agree(inputs, fabric), inputs.config.train
+    parts.model.keep_activations(Activations(train.checkpoint, train.offload_activations))
+    trained = (part.own for part in parts.trained())
+    in_backward = SteppingInBackward(optimizer, trained) if inputs.config.optim.in_backward else None
+    wrapped = fabric.setup_optimizers(optimizer)
+    return Run(inputs, fabric, plan, inputs.method, parts.model, model, wrapped, parts, in_backward)
 
 
+@noticing_the_lost
 def fit(run: Run, token_loss: TokenLoss) -> Progress:
     """Trains from the start, or from the checkpoint to be resumed, to the first bound of the run.
 
@@ -67,26 +74,31 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
     """
     plan, resume_from = run.plan, run.inputs.resume_from
     progress = load_step(run, resume_from) if resume_from else Progress()
-    logger = CSVLogger(run.inputs.out_dir, progress.step if resume_from else None)
+    logger = open_logger(run.inputs.out_dir, progress.step if resume_from else None, run.fabric.is_global_zero)
+    budget = open_budget(run, progress)
     run.model.train()
+    if run.fabric.device.type == "cuda":
+        rehearse(run, lambda batch: backward(run, batch, max(batch.target_tokens, 1), token_loss))
     if not resume_from:
-        validate_and_log(run, progress, token_loss, logger)
-    bar = StepBar(progress.step, plan.steps, run.inputs.report)
+        with budget.spending("validation"):
+            validate_and_log(run, progress, token_loss, logger)
+    bar = StepBar(progress.step, plan.steps, run.inputs.report, run.fabric.is_global_zero)
     with finishing_steps(run.inputs.report) as interrupted:
         for step in range(progress.step, plan.steps):
             started = time.perf_counter()
-            rate = plan.learning_rate(step)
-            result = train_step(run, window_rows(run, step), rate, token_loss)
-            seconds = time.perf_counter() - started
+            rate = plan.learning_rate(step, budget.begin_step(step))
+            with budget.spending("step"):
+                result = train_step(run, window_rows(run, step), rate, token_loss)
+            seconds = from_first(run.fabric, time.perf_counter() - started)
             advance(progress, result, seconds)
             bar.show(progress.step, result.loss, rate, result.tokens / seconds)
             if progress.step % run.inputs.config.train.log_interval == 0 or step + 1 == plan.steps:
                 logger.log(step_metrics(progress, result, rate, seconds))
-            out_of_time = follow_step(run, progress, seconds, token_loss, logger)
-            if interrupted() and step + 1 < plan.steps:
+            out_of_time = follow_step(run, progress, budget, token_loss, logger)
+            if any(gather(run.fabric, interrupted())) and step + 1 < plan.steps:
                 save_step(run, progress)
                 run.inputs.report(f"Stopped after step {progress.step}; go on with --resume auto.")
-                raise KeyboardInterrupt
+                raise told(run.fabric, KeyboardInterrupt())
             if out_of_time:
                 break
     bar.close()
@@ -94,29 +106,30 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
     return progress
 
 
-def follow_step(run: Run, progress: Progress, seconds: float, token_loss: TokenLoss, logger: CSVLogger) -> bool:
+def follow_step(run: Run, progress: Progress, budget: Budget, token_loss: TokenLoss, logger: CSVLogger) -> bool:
     """Validates, saves and exports where the plan or the clock says so.
 
     Args:
         run, token_loss: as in `fit`.
         progress: the step that ended is counted in.
-        seconds: it took.
+        budget: was asked before the step.
         logger: takes the validation.
 
     Returns:
         Whether the run's time is up.
     """
-    train, step = run.inputs.config.train, progress.step - 1
-    limit_seconds = parse_duration(train.max_time) or math.inf
-    out_of_time = progress.seconds >= limit_seconds
-    # Of a run that time ends, a fraction is a fraction of its time.
-    timed = passes_mark(progress.seconds, seconds, limit_seconds * min(train.save_interval, 1))
-    saves = run.plan.saves_after(step) or ((out_of_time or timed) and progress.step < run.plan.steps)
-    if run.plan.validates_after(step) or saves or out_of_time:
-        validate_and_log(run, progress, token_loss, logger)
+    out_of_time = budget.is_over()
+    saves = (budget.saves or out_of_time) and progress.step < run.plan.steps
+    if budget.validates or saves or out_of_time:
+        with budget.spending("validation"):
+            validate_and_log(run, progress, token_loss, logger)
+    progress.budget = budget.state()
     if saves:
-        save_step(run, progress)
-    export_if_due(run, progress, seconds)
+        with budget.spending("checkpoint"):
+            save_step(run, progress)
+    if budget.exports:
+        with budget.spending("export"):
+            try_export(run, progress)
     return out_of_time
 
 
@@ -135,51 +148,47 @@ def train_step(run: Run, rows: list[int], rate: float, token_loss: TokenLoss) ->
     Raises:
         TrainingError: the loss or the gradient is not finite; no weight has moved then.
     """
-    micro_batches = list(iter_micro_batches(run.inputs.train, rows, run.plan.micro_batch_size))
-    count = sum(batch.target_tokens for batch in micro_batches)
-    sums = [backward(run, batch.to(run.fabric.device), count, token_loss) for batch in micro_batches]
-    losses = torch.stack(sums)
-    clip_norm = run.inputs.config.optim.clip_norm or math.inf
-    norm = run.fabric.clip_gradients(run.model, run.optimizer, max_norm=clip_norm, error_if_nonfinite=False)
-    assert isinstance(norm, torch.Tensor)
-    check_finite(losses, norm, micro_batches)  # host-device sync
+    share = own_share(run.fabric, run.inputs.train, rows, run.inputs.batching)  # all of it, in a process alone
+    count, device = share.target_tokens, run.fabric.device
     set_learning_rate(run.optimizer, rate)
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
+    token_loss = smoothed(token_loss, run.inputs.config.train.label_smoothing)
+    sums = [backward(run, batch.to(device), count, token_loss) for batch in share.micro_batches]
+    for batch in share.idle:
+        backward(run, batch.to(device), math.inf, token_loss)  # a gradient of zero
+    losses = torch.cat(sums) if sums else torch.zeros(0)
+    norm = gradient_norm(run)
+    (total,) = add_up(run.fabric, losses.sum().item())  # host-device sync
+    check_finite(run.fabric, total, norm, losses, share.micro_batches, run.in_backward is not None)
+    if run.in_backward is None:
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
     return StepResult(
-        loss=losses.sum().item() / count,
+        loss=total / count,
         grad_norm=norm.item(),
         examples=len(rows),
-        tokens=sum(batch.tokens for batch in micro_batches),
+        tokens=share.tokens,
         target_tokens=count,
-        padding_tokens=sum(batch.padding_tokens for batch in micro_batches),
+        padding_tokens=share.padding_tokens,
     )
 
 
-def backward(run: Run, batch: MicroBatch, count: int, token_loss: TokenLoss) -> torch.Tensor:
-    """Adds one micro-batch's share of the gradient and gives its summed loss, a scalar without a graph."""
-    with run.fabric.autocast():
-        hidden = run.model(batch.input_ids)
-        loss = sum_target_loss(run.model.head, hidden, batch.targets, token_loss)
-    run.fabric.backward(loss / count)
-    return loss.detach()
+def gradient_norm(run: Run) -> torch.Tensor:
+    """Gives the norm of the window's gradient, a scalar; then the gradient is no longer than `optim.clip_norm`."""
+    if run.in_backward is not None:
+        return run.in_backward.take_norm()
+    run.parts.take_gradients()
+    return run.parts.clip_gradients(run.inputs.config.optim.clip_norm or math.inf)
 
 
-def check_finite(losses: torch.Tensor, norm: torch.Tensor, micro_batches: list[MicroBatch]) -> None:
-    """Stops a run whose loss or gradient is not a number, before the weights move.
-
-    Raises:
-        TrainingError: naming the rows of the micro-batches at fault, or of the window where only the gradient is.
-    """
-    if torch.isfinite(norm) and torch.isfinite(losses).all():
-        return
-    bad = [batch for batch, finite in zip(micro_batches, torch.isfinite(losses).tolist(), strict=True) if not finite]
-    rows = [row for batch in bad or micro_batches for row in batch.rows]
-    what = "loss" if bad else "gradient"
-    raise TrainingError(
-        f"The {what} is not finite at rows {rows} of train.pt (numbers from 0); the weights did not move. "
-        "Look at these rows, lower optim.learning_rate, or use --precision 32-true."
-    )
+def backward(run: Run, batch: MicroBatch, count: float, token_loss: TokenLoss) -> torch.Tensor:
+    """Adds one micro-batch's share of the gradient and gives the summed loss of each row, (rows,) float32."""
+    head_is_trained = any(parameter.requires_grad for parameter in run.gpt.lm_head.parameters())
+    chunk = chunk_tokens(run.gpt.config.padded_vocab_size, batch.input_ids.device, head_is_trained)
+    with run.fabric.autocast(), noisy_embeddings(run.gpt, batch, run.inputs.config.train.neftune_alpha):
+        hidden = run.model(batch.input_ids, documents=batch.documents)
+        loss = sum_target_loss(run.model.head, hidden, batch.targets, token_loss, chunk, head_is_trained)
+    run.fabric.backward(loss.total / count)
+    return sums_of_rows(loss.each, batch.row_targets)
 
 
 def window_rows(run: Run, step: int) -> list[int]:
@@ -210,13 +219,11 @@ def validate_and_log(run: Run, progress: Progress, token_loss: TokenLoss, logger
     """
     inputs = run.inputs
     rows = inputs.test_rows.tolist()
-    size = VALIDATION_ROWS * run.plan.micro_batch_size
-    result = validate(run.fabric, run.model, inputs.test, rows, size, token_loss)
+    batching = inputs.batching.times(VALIDATION_ROWS)
+    result = validate(run.fabric, run.model, inputs.test, rows, batching, token_loss)
     if not math.isfinite(result.loss):
-        raise TrainingError(
-            f"The held-out loss is {result.loss} after step {progress.step}; lower optim.learning_rate, or use "
-            "--precision 32-true."
-        )
+        what = f"The held-out loss is {result.loss} after step {progress.step}"
+        raise told(run.fabric, TrainingError(f"{what}; lower optim.learning_rate, or use --precision 32-true."))
     progress.note_validation(result.loss, result.accuracy, result.by_source)
     logger.log(Metrics(**_counts(progress), val_loss=result.loss, val_accuracy=result.accuracy))
     for sample in sample_answers(run, rows[: inputs.config.eval.prompts]):

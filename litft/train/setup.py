@@ -16,16 +16,20 @@ from litft.config.io import load_yaml
 from litft.config.model import ModelConfig
 from litft.config.parse import config_to_dict
 from litft.config.plan import TrainPlan
-from litft.config.run import RunConfig
-from litft.data.batches import rows_within
+from litft.config.processes import is_first
+from litft.config.run import OptimConfig, RunConfig
+from litft.data.batches import build_batching, rows_within
 from litft.data.store import TEST_FILE, TRAIN_FILE, PreparedData, check_data_fits, find_data_dir
 from litft.data.vocabulary import tokenizer_dir
 from litft.errors import ConfigError, DataError
 from litft.methods.base import Method, freeze
 from litft.methods.new_tokens import with_new_tokens
 from litft.model.load import build_empty, check_weights
+from litft.model.quantize import check_quantize
 from litft.text.tokenizer import Tokenizer
 from litft.train.export import require_exportable
+from litft.train.fabric import require_devices
+from litft.train.optim import build_optimizer
 from litft.train.state import Inputs, Report, find_resume, write_yaml
 
 FEW_ROWS = 10
@@ -44,19 +48,18 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     Raises:
         LitftError: a folder, a file or a setting that does not fit; nothing has been written then.
     """
+    check_quantize(config.quantize)
     checkpoint_dir = resolve_checkpoint_dir(config.checkpoint_dir)
     if needs_weights:
         require_converted(checkpoint_dir)
     data_dir = find_data_dir(config.data_dir)
-    out_dir = _choose_out_dir(config, method, data_dir)
-    advice = "go on with --resume auto, start afresh with --overwrite true, or name another --out_dir"
-    require_free(out_dir, config.overwrite or bool(config.resume), RUN_FILE, advice, (checkpoint_dir, data_dir))
+    out_dir = _open_place(config, method, data_dir, checkpoint_dir)
     tokens_from = tokenizer_dir(data_dir, checkpoint_dir)
     tokenizer = Tokenizer(tokens_from)
-    _require_held_out(data_dir)
-    train, test = (PreparedData.load(data_dir / name) for name in (TRAIN_FILE, TEST_FILE))
+    train, test = _open_data(data_dir)
     method = with_new_tokens(method, train.meta)
     model_config = read_model_config(checkpoint_dir)
+    _check_packing(config, model_config)
     limit = _length_limit(config, model_config, report)
     train_rows, test_rows = rows_within(train, limit), rows_within(test, limit)
     for data, rows in ((train, train_rows), (test, test_rows)):
@@ -66,10 +69,10 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     if config.train.shuffle and train.meta.get("order", "shuffled") != "shuffled":
         report(f"{train.path} is in the order of {train.meta['order']}; --train.shuffle false would keep it.")
     weights = checkpoint_dir / WEIGHTS_NAME if needs_weights else None
-    parameters, trainable = _try_method(method, model_config, weights)
+    parameters, trainable = _try_method(method, model_config, weights, config.optim)
     resume_from = _open_resume(config, out_dir, report)
     hashes = {name: sha256_file(data_dir / name) for name in (TRAIN_FILE, TEST_FILE)}
-    if weights:
+    if weights and not config.dry_run:  # which would read all of it, and write the sum beside it
         hashes["base"] = weights_sha256(weights)
     inputs = Inputs(
         config=config,
@@ -84,6 +87,7 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
         test=test,
         train_rows=train_rows,
         test_rows=test_rows,
+        batching=build_batching(config.train, train, limit),
         hashes=hashes,
         parameters=parameters,
         trainable_parameters=trainable,
@@ -94,8 +98,8 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     return inputs
 
 
-def _try_method(method: Method, model_config: ModelConfig, weights: Path | None) -> tuple[int, int]:
-    """Applies the method to a model without memory, after a look at the header of its weights.
+def _try_method(method: Method, model_config: ModelConfig, weights: Path | None, optim: OptimConfig) -> tuple[int, int]:
+    """Applies method and optimizer to a model without memory, after a look at the header of its weights.
 
     Returns:
         Parameters of the base, and parameters that are trained.
@@ -106,11 +110,14 @@ def _try_method(method: Method, model_config: ModelConfig, weights: Path | None)
     parameters = sum(parameter.numel() for parameter in trial.parameters())
     method.apply(trial)
     freeze(trial, method)
+    build_optimizer(trial.named_parameters(), optim)
     return parameters, sum(parameter.numel() for parameter in trial.parameters() if parameter.requires_grad)
 
 
 def start_out_dir(inputs: Inputs) -> None:
-    """Makes the run's folder, empties it if it may be overwritten, and writes `run.yaml`."""
+    """Makes the run's folder, empties it if it may be overwritten, and writes `run.yaml`; the first process does."""
+    if not is_first(inputs.config.processes):
+        return
     if inputs.config.overwrite and inputs.out_dir.exists() and inputs.resume_from is None:
         shutil.rmtree(inputs.out_dir)
     inputs.out_dir.mkdir(parents=True, exist_ok=True)
@@ -130,6 +137,21 @@ def _choose_out_dir(config: RunConfig, method: Method, data_dir: Path) -> Path:
     return out_dir
 
 
+def _open_place(config: RunConfig, method: Method, data_dir: Path, checkpoint_dir: Path) -> Path:
+    """Gives the run's folder, once it may be written and the devices are there.
+
+    Raises:
+        ConfigError: naming what is not so.
+    """
+    out_dir = _choose_out_dir(config, method, data_dir)
+    if not config.dry_run:  # which may plan for another machine
+        require_devices(config)
+    if is_first(config.processes):  # the others find what it has begun to write
+        advice = "go on with --resume auto, start afresh with --overwrite true, or name another --out_dir"
+        require_free(out_dir, config.overwrite or bool(config.resume), RUN_FILE, advice, (checkpoint_dir, data_dir))
+    return out_dir
+
+
 def _open_resume(config: RunConfig, out_dir: Path, report: Report) -> Path | None:
     """Gives the step folder to go on from, if the run is to go on and may.
 
@@ -137,7 +159,7 @@ def _open_resume(config: RunConfig, out_dir: Path, report: Report) -> Path | Non
         ConfigError: the run in out_dir has ended, or had other settings.
         CheckpointError: the given step folder is damaged.
     """
-    if not config.resume:
+    if not config.resume or not is_first(config.processes):  # the first of several processes tells the others
         return None
     summary = out_dir / "summary.json"
     if summary.exists() and read_json(summary).get("stopped_by") != "max_time":
@@ -166,9 +188,23 @@ def check_same_run(config: RunConfig, path: Path) -> None:
         ConfigError: naming the first setting that differs.
     """
     # Where, how and how long a run is taken up; not what it computes.
-    passing = {"resume", "overwrite", "out_dir", "train.max_time", "train.export_interval"}
+    passing = {
+        "devices",
+        "num_nodes",
+        "strategy",
+        "cpu_offload",
+        "resume",
+        "overwrite",
+        "out_dir",
+        "dry_run",
+        "measure",
+        "train.max_time",
+        "train.export_interval",
+    }
     before, now = dict(_leaves(load_yaml(path))), dict(_leaves(config_to_dict(config)))
     for name, value in now.items():
+        if (name, value) == ("train.micro_batch_size", "auto"):
+            continue  # it keeps the size that it began with
         if name not in passing and before.get(name) != value:
             raise ConfigError(
                 f"{path} has {name} {before.get(name)}, this run has {value}; a resumed run keeps its settings."
@@ -190,11 +226,11 @@ def describe(inputs: Inputs, plan: TrainPlan) -> str:
     tokens = int(inputs.train.lengths[inputs.train_rows].sum())
     share = inputs.trainable_parameters / inputs.parameters
     rows = [
-        ("base", f"{inputs.checkpoint_dir}, {inputs.parameters:,} parameters"),
+        ("base", f"{inputs.checkpoint_dir}, {inputs.parameters:,} parameters{_quantized(config)}"),
         ("trained", f"{inputs.trainable_parameters:,} parameters ({share:.2%} of the base's), {config.precision}"),
         ("data", f"{len(inputs.train_rows):,} rows of {tokens:,} tokens; {len(inputs.test_rows):,} rows held out"),
         ("run", f"{plan.examples:,} examples in {plan.steps:,} steps of up to {plan.global_batch_size}"),
-        ("end", f"by {plan.ends_by}, after {plan.epochs:.2f} epochs"),
+        ("end", f"by {plan.ends_by}, after {plan.epochs:.2f} epochs{_or_time(config)}"),
         ("rate", f"{optim.learning_rate:g}, {optim.schedule} after {plan.warmup_steps} steps of warmup"),
         ("validate", f"every {plan.eval_every} steps and before each checkpoint, every {plan.save_every}"),
         ("out", f"{inputs.out_dir}"),
@@ -209,6 +245,30 @@ def describe(inputs: Inputs, plan: TrainPlan) -> str:
     return "\n".join(f"  {name:<9} {text}" for name, text in rows)
 
 
+def _or_time(config: RunConfig) -> str:
+    """Says when a run ends at the latest."""
+    return "" if config.train.max_time is None else f", or by max_time, {config.train.max_time} from now"
+
+
+def _quantized(config: RunConfig) -> str:
+    """Says how the base is kept, where that is not in its precision."""
+    return "" if config.quantize == "none" else f", its blocks in {config.quantize}"
+
+
+def _check_packing(config: RunConfig, model: ModelConfig) -> None:
+    """Refuses to share beginnings between rows in which they would be rotated differently.
+
+    Raises:
+        ConfigError: naming the rotation.
+    """
+    scaling = model.rope_scaling
+    if config.train.pack == "shared_prefix" and scaling and scaling.kind in ("longrope", "dynamic"):
+        raise ConfigError(
+            f"train.pack is shared_prefix, but the rotation of {model.name} is {scaling.kind}: how a beginning is "
+            "rotated depends on how long its row is; use packed."
+        )
+
+
 def _length_limit(config: RunConfig, model: ModelConfig, report: Report) -> int:
     """Gives the longest row in tokens; a wish above the model's context is capped, with a sentence."""
     wanted = config.train.max_seq_length or model.block_size
@@ -217,8 +277,8 @@ def _length_limit(config: RunConfig, model: ModelConfig, report: Report) -> int:
     return min(wanted, model.block_size)
 
 
-def _require_held_out(data_dir: Path) -> None:
-    """Refuses data of which no row was held out.
+def _open_data(data_dir: Path) -> tuple[PreparedData, PreparedData]:
+    """Gives the rows to train on and those held out.
 
     Raises:
         DataError: there is no test.pt.
@@ -228,6 +288,8 @@ def _require_held_out(data_dir: Path) -> None:
             f"data_dir {data_dir} has no {TEST_FILE}, rows held out for validation; prepare two rows or more, with "
             "--test_split_fraction above 0."
         )
+    train, test = (PreparedData.load(data_dir / name) for name in (TRAIN_FILE, TEST_FILE))
+    return train, test
 
 
 def _check_rows(data: PreparedData, count: int, limit: int, report: Report) -> None:

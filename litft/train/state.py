@@ -10,7 +10,8 @@ import dataclasses
 import math
 import re
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,33 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from litft.checkpoint.disk import atomic_path, publish_folder, require_space, sha256_file
-from litft.checkpoint.tensors import save_safetensors, tensor_specs
+from litft.checkpoint.tensors import load_weights, save_safetensors, tensor_specs
 from litft.config.io import dump_yaml, load_yaml
 from litft.config.model import ModelConfig
 from litft.config.plan import TrainPlan
 from litft.config.run import RunConfig
+from litft.data.batches import Batching
 from litft.data.store import PreparedData
 from litft.errors import CheckpointError, ConfigError, LitftError
-from litft.methods.base import Method, trainable_state
+from litft.methods.base import Method
 from litft.model.gpt import GPT
 from litft.text.encoding import Style
 from litft.text.style_files import load_style, style_from_dict
 from litft.text.tokenizer import Tokenizer
+from litft.train.in_backward import SteppingInBackward
+from litft.train.parallel import failing_together, from_first, gather, told
+from litft.train.parts import Parts
 
 Report = Callable[[str], None]
+STEP_FILES = ("trainable", "optimizer", "rng")
 
 
 @dataclass
 class Progress:
-    """How far a run has come; losses in nats per target token, seconds of training only."""
+    """How far a run has come; losses in nats per target token, seconds of training only.
+
+    `budget` holds what a resumed run must know of its time, loading and validations included.
+    """
 
     step: int = 0
     examples: int = 0
@@ -56,6 +65,7 @@ class Progress:
     best_val_loss: float | None = None
     best_step: int = 0
     stopped_by: str | None = None
+    budget: dict[str, float] = field(default_factory=dict, compare=False)
 
     def note_validation(self, loss: float, accuracy: float, by_source: dict[str, float]) -> None:
         """Takes what was measured after this step, and whether it is the best so far."""
@@ -77,9 +87,11 @@ class Inputs:
         tokenizer_dir: where the tokenizer and the descriptions of the result come from.
         out_dir: the run's own folder, ready to be written.
         train, test: prepared rows; train_rows and test_rows say which of them fit the length.
+        batching: how a window is split into micro-batches.
         hashes: sha256 of what is read: `base` (its weights, if any are), `train.pt`, `test.pt`.
         trainable_parameters, parameters: counts.
         resume_from: the step folder to go on from, if any.
+        started: when they had been checked, by `time.perf_counter`.
     """
 
     config: RunConfig
@@ -94,11 +106,13 @@ class Inputs:
     test: PreparedData
     train_rows: Tensor
     test_rows: Tensor
+    batching: Batching
     hashes: dict[str, str]
     parameters: int
     trainable_parameters: int
     resume_from: Path | None
     report: Report
+    started: float = field(default_factory=time.perf_counter)
 
 
 def trained_style(inputs: Inputs) -> Style:
@@ -118,24 +132,50 @@ class Run:
     gpt: GPT
     model: Any  # Fabric's wrapper of gpt
     optimizer: Any  # Fabric's wrapper of the optimizer
+    parts: Parts  # what this process holds of the weights
+    in_backward: SteppingInBackward | None = None  # what steps instead of the loop
+
+
+def agree(inputs: Inputs, fabric: Fabric) -> Inputs:
+    """Gives the inputs with the first process's choice of where to go on, once all processes read the same.
+
+    Raises:
+        CheckpointError: a file differs between them, as on the disks of two machines.
+    """
+    for rank, hashes in enumerate(gather(fabric, inputs.hashes)):
+        for name, digest in hashes.items():
+            if digest != inputs.hashes[name]:
+                what = f"Process {rank} reads another {name} than process 0; give every machine the same files."
+                raise told(fabric, CheckpointError(what))
+    return dataclasses.replace(inputs, resume_from=from_first(fabric, inputs.resume_from))
 
 
 def save_step(run: Run, progress: Progress) -> None:
-    """Writes `step-XXXXXXXX/` as a whole or not at all, then removes what `train.keep` does not keep."""
-    out_dir = run.inputs.out_dir
+    """Writes `step-XXXXXXXX/` as a whole or not at all, then removes what `train.keep` does not keep.
+
+    The files hold whole tensors, however many processes hold their parts; the first process writes.
+    """
+    out_dir, is_first = run.inputs.out_dir, run.fabric.global_rank == 0
     target = out_dir / f"step-{progress.step:08d}"
     temporary = out_dir / f".{target.name}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    parts = {"trainable": trainable_state(run.gpt, run.method), "optimizer": _optimizer_state(run), "rng": _rng_state()}
-    require_space(temporary, sum(tensor.nbytes for tensors in parts.values() for tensor in tensors.values()))
-    for name, tensors in parts.items():
-        save_safetensors(temporary / f"{name}.safetensors", tensors.items(), tensor_specs(tensors))
-    hashes = {name: sha256_file(temporary / f"{name}.safetensors") for name in parts}
-    described = {"progress": dataclasses.asdict(progress), "read": run.inputs.hashes, "sha256": hashes}
-    write_yaml(temporary / "state.yaml", described)
-    publish_folder(temporary, target)
-    _remove_old(out_dir, progress.step, run.inputs.config.train.keep)
+    trainable, optimizer, rng = run.parts.state(run.method), _optimizer_state(run), _rng_state(run.fabric)
+    with failing_together(run.fabric):
+        if is_first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            require_space(temporary, run.parts.n_bytes(trainable) + run.parts.n_bytes(optimizer, _owner))
+            save_safetensors(temporary / "rng.safetensors", rng.items(), tensor_specs(rng))
+    with failing_together(run.fabric):
+        run.parts.save(temporary / "trainable.safetensors", trainable)
+    with failing_together(run.fabric):
+        run.parts.save(temporary / "optimizer.safetensors", optimizer, _owner)
+    with failing_together(run.fabric):
+        if is_first:
+            hashes = {name: sha256_file(temporary / f"{name}.safetensors") for name in STEP_FILES}
+            described = {"progress": dataclasses.asdict(progress), "read": run.inputs.hashes, "sha256": hashes}
+            write_yaml(temporary / "state.yaml", described)
+            publish_folder(temporary, target)
+            _remove_old(out_dir, progress.step, run.inputs.config.train.keep)
 
 
 def load_step(run: Run, folder: Path) -> Progress:
@@ -144,21 +184,23 @@ def load_step(run: Run, folder: Path) -> Progress:
     Raises:
         CheckpointError: it was written by a run on another base, on other data or of another method.
     """
-    state = load_yaml(folder / "state.yaml")
-    for name, digest in run.inputs.hashes.items():
-        if state["read"].get(name) != digest:
-            raise CheckpointError(f"{name} has changed since {folder} was written; start afresh with --overwrite true.")
-    weights = load_file(folder / "trainable.safetensors")
-    wanted = trainable_state(run.gpt, run.method)
-    if weights.keys() != wanted.keys():
-        raise CheckpointError(f"{folder} was written by a run with other trainable parameters; it cannot be resumed.")
-    for name, tensor in wanted.items():
-        tensor.copy_(weights[name])
-    _load_optimizer_state(run, load_file(folder / "optimizer.safetensors"))
-    rng = load_file(folder / "rng.safetensors")
-    torch.set_rng_state(rng["cpu"])
-    if "cuda" in rng:
-        torch.cuda.set_rng_state(rng["cuda"])
+    with failing_together(run.fabric):
+        state = load_yaml(folder / "state.yaml")
+        for name, digest in run.inputs.hashes.items():
+            if state["read"].get(name) != digest:
+                raise CheckpointError(
+                    f"{name} has changed since {folder} was written; start afresh with --overwrite true."
+                )
+        weights = load_weights(folder / "trainable.safetensors")  # mapped: a process reads its own rows
+        wanted = run.parts.state(run.method)
+        if weights.keys() != wanted.keys():
+            raise CheckpointError(
+                f"{folder} was written by a run with other trainable parameters; it cannot be resumed."
+            )
+        for name, tensor in wanted.items():
+            tensor.copy_(run.parts.parts[name].rows(weights[name]))
+        _load_optimizer_state(run, load_weights(folder / "optimizer.safetensors"))
+        _load_rng_state(run.fabric, load_file(folder / "rng.safetensors"))
     return Progress(**state["progress"])
 
 
@@ -235,26 +277,43 @@ def _val_loss(folder: Path) -> float:
 
 
 def _optimizer_state(run: Run) -> dict[str, Tensor]:
-    """Flattens the optimizer's state to `name/key` tensors, by parameter name."""
-    names = {parameter: name for name, parameter in run.gpt.named_parameters()}
+    """Flattens what this process holds of the optimizer's state to `name/key` tensors, by parameter name."""
+    names = {parameter: name for name, parameter in run.parts.named_parameters()}
     state = run.optimizer.optimizer.state
     return {f"{names[p]}/{key}": value for p, values in state.items() for key, value in values.items()}
 
 
-def _load_optimizer_state(run: Run, tensors: dict[str, Tensor]) -> None:
+def _owner(name: str) -> str:
+    """Gives the parameter to which a `name/key` of the optimizer's state belongs."""
+    return name.rpartition("/")[0]
+
+
+def _load_optimizer_state(run: Run, tensors: Mapping[str, Tensor]) -> None:
     """Puts `name/key` tensors back beside their parameters."""
-    parameters = dict(run.gpt.named_parameters())
     state = run.optimizer.optimizer.state
     for full, tensor in tensors.items():
-        name, _, key = full.rpartition("/")
-        device = "cpu" if key == "step" else parameters[name].device
-        state[parameters[name]][key] = tensor.to(device)
+        part, key = run.parts.parts[_owner(full)], full.rpartition("/")[2]
+        own = part.rows(tensor) if tensor.shape == part.parameter.shape else tensor
+        # A copy: what is mapped goes with its file, which is removed in its turn.
+        state[part.own][key] = own.to("cpu" if key == "step" else part.own.device, copy=True)
 
 
-def _rng_state() -> dict[str, Tensor]:
-    """Gives the state of torch's generators as bytes."""
+def _rng_state(fabric: Fabric) -> dict[str, Tensor]:
+    """Gives the state of torch's generators as bytes, of each process: `cpu` and `cuda` of the first, then `cpu.1`."""
     state = {"cpu": torch.get_rng_state()}
-    return state | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
+    if fabric.device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(fabric.device)
+    every = enumerate(gather(fabric, state))
+    return {f"{name}.{rank}" if rank else name: value for rank, states in every for name, value in states.items()}
+
+
+def _load_rng_state(fabric: Fabric, states: Mapping[str, Tensor]) -> None:
+    """Puts this process's generators back; one that was not there when they were saved keeps its own."""
+    ending = f".{fabric.global_rank}" if fabric.global_rank else ""
+    if f"cpu{ending}" in states:
+        torch.set_rng_state(states[f"cpu{ending}"])
+    if f"cuda{ending}" in states and fabric.device.type == "cuda":
+        torch.cuda.set_rng_state(states[f"cuda{ending}"], fabric.device)
 
 
 def write_yaml(path: Path, values: dict[str, Any]) -> None:

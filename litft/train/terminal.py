@@ -17,15 +17,16 @@ QUIET_SECONDS = 30.0  # longest silence where no bar can be drawn
 class StepBar:
     """A progress bar on a terminal, elsewhere a line now and then."""
 
-    def __init__(self, done: int, steps: int, report: Callable[[str], None]) -> None:
+    def __init__(self, done: int, steps: int, report: Callable[[str], None], shown: bool = True) -> None:
         """Begins.
 
         Args:
             done: steps that were taken before.
             steps: of the whole run.
             report: told the lines where there is no terminal.
+            shown: False in all but the first of several processes.
         """
-        self._bar = tqdm(initial=done, total=steps, unit="step", disable=None)
+        self._bar = tqdm(initial=done, total=steps, unit="step", disable=None if shown else True)
         self._first, self._started, self._steps, self._report = done, time.monotonic(), steps, report
         self._spoke = self._started
 

@@ -26,4 +26,17 @@ def test_a_result_names_the_hardware_alone(file: Path) -> None:
     result = json.loads(file.read_text())
     assert {"cpu", "cores", "ram_gb", "torch"} <= result["machine"].keys()
     assert "/home" not in file.read_text() and "/tmp" not in file.read_text() and "/root" not in file.read_text()
-    assert (BENCHMARKS / f"{file.stem}.py").is_file()
+    assert (BENCHMARKS / f"{file.stem.partition('-')[0]}.py").is_file()  # finetune-h200.json is of finetune.py too
+
+
+def test_a_comparison_becomes_a_table(tmp_path: Path) -> None:
+    litft = {"tokens_per_second": 900.4, "peak_rss_mib": 1201.0, "positions": 12087, "utilisation": 0.437}
+    litgpt = {"tokens_per_second": 300.0, "peak_rss_mib": 2600.0, "positions": 18516, "utilisation": 0.15}
+    found = {"method": "lora", "ways": {"litft": litft, "litgpt": litgpt}}
+    found["litft_to"] = {"litgpt": {"tokens_per_second": 3.0, "rss": 0.46}}
+    file = tmp_path / "finetune.json"
+    file.write_text(json.dumps({"machine": {}, "rounds": 3, "llama-134m": found}))
+    command = [sys.executable, str(BENCHMARKS / "finetune.py"), "--table", str(file)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "| litft | 900 |  | 1,201 |  | 12,087 | 44% |" in said
+    assert "| litgpt | 300 | 3.0 | 2,600 | 0.46 | 18,516 | 15% |" in said

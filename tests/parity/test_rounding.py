@@ -108,6 +108,6 @@ def test_angles_of_late_positions() -> None:
     theirs = LlamaRotaryEmbedding(transformers.LlamaConfig(hidden_size=64, num_attention_heads=1))
     positions, x = torch.arange(3000, 3040), torch.zeros(1, dtype=torch.bfloat16)
     for ours, wanted in zip(
-        Rope(64, 1e4, None).angles(positions, 4096, x.dtype), theirs(x, positions[None]), strict=True
+        Rope(64, 1e4, None).angles(positions, [(40, 4096)], x.dtype), theirs(x, positions[None]), strict=True
     ):
         assert torch.equal(ours, wanted[0])

@@ -121,7 +121,7 @@ def test_all_weights_of_a_full_run_come_from_memory_with_new_tokens_too(world: P
     run = open_run(make_config(world), methods()["full"])
     method = WithNewTokens(methods()["full"], NewTokens(first_id=320, texts=("<a>",), pieces=((1, 2),)))
     method.apply(run.gpt)
-    source = hf_source(dataclasses.replace(run, method=method))
+    source = hf_source(dataclasses.replace(run, method=method), trainable_state(run.gpt, method))
     assert source.specs["transformer.wte.weight"].shape == source.specs["lm_head.weight"].shape == (321, 16)
     for name, parameter in run.gpt.named_parameters():
         assert torch.equal(source.read[name](), parameter), name

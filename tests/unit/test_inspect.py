@@ -19,7 +19,7 @@ from litft.cli import main
 from litft.config.inspect import InspectConfig
 from litft.config.io import load_yaml
 from litft.config.prepare import PrepareFileConfig
-from litft.data.batches import epoch_order, iter_micro_batches
+from litft.data.batches import Batching, epoch_order, iter_micro_batches
 from litft.data.encode import Encoding, Example
 from litft.data.inspect import inspect, view_of
 from litft.data.listing import iter_lines
@@ -288,7 +288,7 @@ def test_a_step_is_the_loops(folder: Path) -> None:
     batches = {"global_batch_size": 8, "micro_batch_size": 4, "seed": 5}
     view = view_of(InspectConfig(data_dir=data_dir, step=4, **batches))  # type: ignore[arg-type]
     rows = epoch_order(19, 5, 1)[8:16].tolist()
-    expected = list(iter_micro_batches(data, rows, 4))
+    expected = list(iter_micro_batches(data, rows, Batching(4, int(data.meta["max_seq_length"]), packed=True)))
     assert view.step is not None
     assert [batch.width for batch in view.step.batches] == [each.input_ids.shape[1] for each in expected]
     assert f"{sum(batch.padding_tokens for batch in expected)} positions of padding" in view.step.summary
@@ -296,7 +296,9 @@ def test_a_step_is_the_loops(folder: Path) -> None:
     row, stretches = view.step.batches[0].rows[0]
     assert sum(each.length for each in stretches if each.is_learned) == int(data.row(row)[1].sum())
     in_order = view_of(InspectConfig(data_dir=data_dir, shuffle=False, global_batch_size=2))
-    assert in_order.step is not None and {batch.rows[0][0] for batch in in_order.step.batches} == {0, 1}
+    assert in_order.step is not None and {row for row, _ in in_order.step.batches[0].rows} == {0, 1}
+    padded = view_of(InspectConfig(data_dir=data_dir, pack="padded", step=4, **batches))  # type: ignore[arg-type]
+    assert padded.step is not None and [len(batch.rows) for batch in padded.step.batches] == [4, 4]
 
 
 def test_the_last_step_of_lengths_ends_at_the_longest(folder: Path) -> None:

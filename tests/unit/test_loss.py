@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from litft.data.batches import IGNORE
 from litft.errors import TrainingError
-from litft.train import loss as loss_module
 from litft.train.loss import iter_targets, sum_loss_and_correct, sum_target_loss
 
 
@@ -28,25 +27,44 @@ def problem() -> tuple[nn.Linear, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 1000])
-def test_chunked_equals_plain_in_value_and_gradient(
-    problem: tuple[nn.Linear, Tensor, Tensor], chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunked_equals_plain_in_value_and_gradient(problem: tuple[nn.Linear, Tensor, Tensor], chunk: int) -> None:
     head, hidden, targets = problem
     plain = F.cross_entropy(head(hidden).flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
     wanted = torch.autograd.grad(plain, [hidden, *head.parameters()])
-    monkeypatch.setattr(loss_module, "CHUNK_TOKENS", chunk)
-    chunked = sum_target_loss(head, hidden, targets, token_loss)
+    chunked, each = sum_target_loss(head, hidden, targets, token_loss, chunk)
     got = torch.autograd.grad(chunked, [hidden, *head.parameters()])
+    assert each.sum().item() == pytest.approx(plain.item(), rel=1e-6)
     assert chunked.item() == pytest.approx(plain.item(), rel=1e-6)
     for a, b in zip(got, wanted, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_the_head_sees_target_positions_only_and_never_more_than_a_chunk(
-    problem: tuple[nn.Linear, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("chunk", [1, 2, 5, 1000])
+def test_the_gradient_of_a_frozen_head_is_taken_while_its_logits_are_there(
+    problem: tuple[nn.Linear, Tensor, Tensor], chunk: int
 ) -> None:
     head, hidden, targets = problem
-    monkeypatch.setattr(loss_module, "CHUNK_TOKENS", 4)
+    head.requires_grad_(False)
+    plain = F.cross_entropy(head(hidden).flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none")
+    (wanted,) = torch.autograd.grad(plain.sum() * 0.3, hidden)
+    calls: list[int] = []
+
+    def counting_head(chosen: Tensor) -> Tensor:
+        calls.append(len(chosen))
+        return head(chosen)
+
+    total, each = sum_target_loss(counting_head, hidden, targets, token_loss, chunk, head_is_trained=False)
+    (got,) = torch.autograd.grad(total * 0.3, hidden)
+    assert torch.allclose(got, wanted, atol=1e-6) and not each.requires_grad
+    assert torch.allclose(each, plain[plain != 0], atol=1e-6)
+    assert sum(calls) == len(each) and max(calls) <= chunk  # never computed twice
+
+
+@pytest.mark.parametrize("head_is_trained", [True, False])
+def test_the_head_sees_target_positions_only_and_never_more_than_a_chunk(
+    problem: tuple[nn.Linear, Tensor, Tensor], head_is_trained: bool
+) -> None:
+    head, hidden, targets = problem
     seen: list[int] = []
 
     def counting_head(chosen: Tensor) -> Tensor:
@@ -54,7 +72,7 @@ def test_the_head_sees_target_positions_only_and_never_more_than_a_chunk(
         return head(chosen)
 
     with torch.no_grad():
-        sum_target_loss(counting_head, hidden, targets, token_loss)
+        sum_target_loss(counting_head, hidden, targets, token_loss, 4, head_is_trained)
     assert max(seen) <= 4
     assert sum(seen) == int((targets != IGNORE).sum())
 
@@ -68,17 +86,18 @@ def test_a_loss_that_is_not_one_number_a_token_is_refused(
 
     for measure in (sum_target_loss, sum_loss_and_correct):
         with pytest.raises(TrainingError, match=r"token_loss gave \[\] for 11 targets"):
-            measure(*problem, reduced)
+            measure(*problem, reduced, 64)
 
 
 def test_a_micro_batch_without_targets_adds_nothing(problem: tuple[nn.Linear, Tensor, Tensor]) -> None:
     head, hidden, targets = problem
-    loss = sum_target_loss(head, hidden, torch.full_like(targets, IGNORE), token_loss)
+    loss, each = sum_target_loss(head, hidden, torch.full_like(targets, IGNORE), token_loss, 4)
+    assert not len(each)
     loss.backward()
     assert loss.item() == 0
     assert hidden.grad is not None
     assert not hidden.grad.any()
-    assert list(iter_targets(hidden, torch.full_like(targets, IGNORE))) == []
+    assert list(iter_targets(hidden, torch.full_like(targets, IGNORE), 4)) == []
 
 
 def test_validation_counts_right_answers(problem: tuple[nn.Linear, Tensor, Tensor]) -> None:
@@ -86,6 +105,6 @@ def test_validation_counts_right_answers(problem: tuple[nn.Linear, Tensor, Tenso
     wanted = targets != IGNORE
     likeliest = head(hidden).argmax(-1)
     targets[0, 5] = likeliest[0, 5]
-    loss, correct = sum_loss_and_correct(head, hidden, targets, token_loss)
+    loss, correct = sum_loss_and_correct(head, hidden, targets, token_loss, 4)
     assert correct.item() == int((likeliest == targets)[wanted].sum())
-    assert loss.item() == pytest.approx(sum_target_loss(head, hidden, targets, token_loss).item(), rel=1e-6)
+    assert loss.item() == pytest.approx(sum_target_loss(head, hidden, targets, token_loss, 4).total.item(), rel=1e-6)

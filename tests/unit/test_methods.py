@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_run import LORA, SIZES, methods
+from tiny_configs import CONFIGS, FALCON, LLAMA, MIXTRAL, OLMO2, PYTHIA
+from tiny_run import LORA, methods
 from torch import Tensor, nn
 
 from litft.config.model import ModelConfig
@@ -15,26 +16,11 @@ from litft.errors import ConfigError
 from litft.methods.adapter import Adapter, AdapterAttention, AdapterLinear
 from litft.methods.base import freeze, swap_module, trainable_state
 from litft.methods.lora import LoRA, LoRALinear, target_slices
+from litft.methods.lora_product import keep_mask
+from litft.model.attention import AttentionContext
 from litft.model.gpt import GPT
 
-LLAMA = ModelConfig(name="l", family="llama", head_size=4, vocab_size=50, padded_vocab_size=64, **SIZES)
-PYTHIA = dataclasses.replace(
-    LLAMA, family="pythia", norm="layernorm", mlp="plain", activation="gelu", block="parallel", n_query_groups=4,
-    qkv_bias=True, proj_bias=True, mlp_bias=True, rotary_percentage=0.5,
-)  # fmt: skip
-FALCON = dataclasses.replace(PYTHIA, family="falcon", qkv_bias=False, proj_bias=False, mlp_bias=False, n_query_groups=1)
-FALCON = dataclasses.replace(FALCON, block="shared_norm", rotary_percentage=1.0)
-PHI = dataclasses.replace(PYTHIA, family="phi", block="shared_norm", activation="gelu_tanh", lm_head_bias=True)
-MIXTRAL = dataclasses.replace(LLAMA, family="mixtral", n_expert=4, n_expert_per_token=2)
-GEMMA2 = dataclasses.replace(
-    LLAMA, family="gemma2", norm="rmsnorm_plus_one", activation="gelu_tanh", block="sandwich", embedding_scale=4.0,
-    attention_scale=0.3, attention_softcap=2.0, logit_softcap=3.0, sliding_window=4, full_attention_layers=(1,),
-)  # fmt: skip
-OLMO2 = dataclasses.replace(LLAMA, family="olmo2", norm="rmsnorm_float32", qk_norm="all_heads", block="post_norm")
-MPT = dataclasses.replace(
-    LLAMA, family="mpt", positions="alibi", norm="layernorm_no_bias", mlp="plain", activation="gelu", n_query_groups=4
-)
-CONFIGS = {config.family: config for config in (LLAMA, PYTHIA, FALCON, PHI, MIXTRAL, GEMMA2, OLMO2, MPT)}
+UNPACKED = AttentionContext(torch.empty(0), torch.empty(0), (None,), None, None, is_plain=True)
 
 
 @pytest.fixture(params=CONFIGS)
@@ -126,7 +112,7 @@ def test_dropout_falls_on_what_an_adapter_reads_and_only_in_training() -> None:
     x = torch.randn(3, 16)
     for training in (True, False):
         torch.manual_seed(0)
-        seen = nn.functional.dropout(x, 0.4, training)
+        seen = x * keep_mask(x, 0.4) / 0.6 if training else x
         torch.manual_seed(0)
         wanted = base(x) + 3.0 * seen @ layer.lora_A.T @ layer.lora_B.T
         assert torch.allclose(layer.train(training)(x), wanted, atol=1e-6)
@@ -195,12 +181,12 @@ def test_the_prompt_of_an_adapter_is_attended_by_its_own_softmax_without_rotatio
     layer.adapter_gate.data = torch.tensor([0.0, 1.0, 2.0, -1.0])
     q, k, v = torch.randn(1, 4, 5, 4), torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4)
     _, prompt_k, prompt_v = layer.qkv(layer.adapter_prompt).split([16, 8, 8], dim=-1)
-    plain = super(AdapterAttention, layer).attend(q, k, v, None)
+    plain = super(AdapterAttention, layer).attend(q, k, v, UNPACKED)
     for head, gate in enumerate(layer.adapter_gate.tolist()):
         group = slice(4 * (head // 2), 4 * (head // 2) + 4)
         scores = (q[0, head] @ prompt_k[:, group].T / 2).softmax(-1)  # 2 = sqrt(head_size)
         wanted = plain[0, head] + gate * scores @ prompt_v[:, group]
-        assert torch.allclose(layer.attend(q, k, v, None)[0, head], wanted, atol=1e-6)
+        assert torch.allclose(layer.attend(q, k, v, UNPACKED)[0, head], wanted, atol=1e-6)
 
 
 def test_a_tied_head_is_no_target() -> None:

@@ -12,7 +12,7 @@ from tiny_mix import give_scores, make_folder, mixed, pairs_in
 from tiny_run import make_config, make_world, methods, open_run
 
 from litft.config.mix import Order
-from litft.data.batches import iter_micro_batches
+from litft.data.batches import Batching, iter_micro_batches
 from litft.data.mixing.order import ORDERS
 from litft.data.store import PreparedData
 from litft.train.loop import window_rows
@@ -84,5 +84,8 @@ def test_a_run_meets_rows_in_their_order(world: Path, tmp_path: Path, order: Ord
         windows = [window_rows(run, 4 * epoch + step) for step in range(4)]
         assert list(chain(*windows)) == list(range(15))
         data = PreparedData.load(tmp_path / "m" / "train.pt")
-        met = [[*chain(*(batch.rows for batch in iter_micro_batches(data, rows, 2)))] for rows in windows]
+        met = [
+            [*chain(*(batch.rows for batch in iter_micro_batches(data, rows, Batching(2, 2048, packed=False))))]
+            for rows in windows
+        ]
         assert [sorted(rows) for rows in met] == windows

@@ -35,6 +35,7 @@ from litft.train.fabric import build_fabric
 from litft.train.finish import finish
 from litft.train.loop import build_run, fit
 from litft.train.optim import build_optimizer
+from litft.train.parts import Parts
 from litft.train.setup import open_inputs, start_out_dir
 
 NEW = NewTokens(first_id=61, texts=("<a>", "<b>", "<c>"), pieces=((1, 2), (3,), (4, 5, 6)))
@@ -168,7 +169,7 @@ def test_from_rows_to_a_model_that_writes_the_new_token(name: str, tmp_path: Pat
     freeze(model, inputs.method)
     plan = build_plan(len(inputs.train_rows), run_config.train, run_config.optim, run_config.eval)
     optimizer = build_optimizer(model.named_parameters(), run_config.optim)
-    run = build_run(inputs, fabric, plan, inputs.method, model, optimizer)
+    run = build_run(inputs, fabric, plan, Parts(model, fabric), optimizer)
     finish(run, fit(run, lambda found, wanted: torch.nn.functional.cross_entropy(found, wanted, reduction="none")))
     llm = LLM.load(tmp_path / "out" / "final", precision="32-true")
     ids = llm.tokenizer.encode_batch(["red green"])[0]

@@ -15,8 +15,11 @@ import torch.nn.functional as F
 from tiny_run import make_config, make_world, methods, open_run, with_step_limit
 from torch import Tensor
 
+from litft.checkpoint.files import load_model_config, save_model_config
+from litft.config.model import RopeScaling
 from litft.config.plan import build_plan
-from litft.data.batches import iter_micro_batches
+from litft.data.batches import MULTIPLE, Batching, iter_micro_batches
+from litft.data.store import PreparedData, save_prepared
 from litft.errors import CheckpointError, ConfigError, DataError, TrainingError
 from litft.methods.base import trainable_state
 from litft.train.evaluate import validate
@@ -37,9 +40,13 @@ def world(tmp_path: Path) -> Path:
     return make_world(tmp_path)
 
 
-def gradients(run: Run, rows: list[int], micro_batch_size: int) -> dict[str, Tensor]:
+def batching(size: int, packed: bool = True) -> Batching:
+    return Batching(size, 32, packed)
+
+
+def gradients(run: Run, rows: list[int], how: Batching) -> dict[str, Tensor]:
     """The gradient of one window, split in this way."""
-    batches = list(iter_micro_batches(run.inputs.train, rows, micro_batch_size))
+    batches = list(iter_micro_batches(run.inputs.train, rows, how))
     count = sum(batch.target_tokens for batch in batches)
     for batch in batches:
         backward(run, batch, count, token_loss)
@@ -49,17 +56,76 @@ def gradients(run: Run, rows: list[int], micro_batch_size: int) -> dict[str, Ten
 @pytest.mark.parametrize("method", METHODS)
 def test_the_split_into_micro_batches_does_not_change_the_gradient(world: Path, method: str) -> None:
     found = []
-    for index, size in enumerate((1, 2, 8)):
+    splits = [batching(size, packed) for packed in (False, True) for size in (1, 2, 8)]
+    for index, split in enumerate(splits):
         config = make_config(world, out_dir=world / f"out{index}")
         run = open_run(config, methods()[method])
         for module in run.gpt.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        found.append(gradients(run, list(range(8)), size))
+        found.append(gradients(run, list(range(8)), split))
     for other in found[1:]:
         assert found[0].keys() == other.keys()
         for name, gradient in found[0].items():
             assert torch.allclose(gradient, other[name], rtol=1e-4, atol=1e-7), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_rows_begin_with_is_computed_once_and_the_gradient_is_the_same(world: Path, method: str) -> None:
+    write_alike_rows(world)
+    run = open_run(make_config(world, train__pack="shared_prefix"), methods()[method])
+    for module in run.gpt.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    rows = list(range(8))
+    (shared,) = iter_micro_batches(run.inputs.train, rows, Batching(8, 32, packed=True, shares=True))
+    (plain,) = iter_micro_batches(run.inputs.train, rows, batching(8))
+    assert sorted(shared.shared) == [9, 10] and shared.tokens == plain.tokens
+    computed = [batch.input_ids.numel() - batch.padding_tokens for batch in (shared, plain)]
+    assert computed == [plain.tokens - 3 * 9 - 3 * 10, plain.tokens]
+    assert all(batch.input_ids.numel() % MULTIPLE == 0 and batch.padding_tokens < MULTIPLE for batch in (shared, plain))
+    assert sorted(zip(shared.rows, shared.row_targets, strict=True)) == sorted(
+        zip(plain.rows, plain.row_targets, strict=True)
+    )
+    one = gradients(run, rows, batching(8))
+    run.gpt.zero_grad()
+    other = gradients(run, rows, run.inputs.batching)
+    for name, gradient in one.items():
+        assert torch.allclose(gradient, other[name], rtol=1e-4, atol=1e-6), name
+    assert run.inputs.batching.shares
+    before = validate(run.fabric, run.model, run.inputs.train, rows, batching(8), token_loss)
+    assert validate(
+        run.fabric, run.model, run.inputs.train, rows, run.inputs.batching, token_loss
+    ).loss == pytest.approx(before.loss, rel=1e-6)
+
+
+def write_alike_rows(world: Path) -> None:
+    """Lets four rows begin with the same 9 tokens and four with the same 10, all before their targets."""
+    path = world / "data" / "train.pt"
+    meta = PreparedData.load(path).meta
+    torch.manual_seed(0)
+    rows = [
+        torch.cat((torch.arange(3, 12) if row % 2 else torch.arange(4, 14), torch.randint(3, 20, (6 + row,))))
+        for row in range(8)
+    ]
+    lengths = torch.tensor([len(row) for row in rows])
+    save_prepared(
+        path,
+        input_ids=torch.cat(rows),
+        target_mask=torch.cat([torch.arange(len(row)) >= 12 for row in rows]),
+        offsets=torch.cat((torch.zeros(1, dtype=torch.int64), lengths.cumsum(0))),
+        source=torch.zeros(8),
+        meta=meta,
+    )
+
+
+def test_a_beginning_is_not_shared_where_rotation_depends_on_the_length(world: Path) -> None:
+    path = world / "model" / "model_config.yaml"
+    config = load_model_config(path.parent)
+    scaling = RopeScaling(kind="dynamic", factor=2.0, original_block_size=32)
+    save_model_config(path.parent, dataclasses.replace(config, rope_scaling=scaling))
+    with pytest.raises(ConfigError, match=r"train\.pack is shared_prefix, but .* is dynamic: .*; use packed"):
+        open_run(make_config(world, train__pack="shared_prefix"), methods()["lora"])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -68,7 +134,7 @@ def test_only_the_methods_parameters_move_and_each_has_a_gradient_after_a_valida
     before = {name: parameter.detach().clone() for name, parameter in run.gpt.named_parameters()}
     fit(with_step_limit(run, 2), token_loss)  # a validation before each of the steps
     trained = set(trainable_state(run.gpt, run.method))
-    grads = gradients(run, window_rows(run, 2), 2)
+    grads = gradients(run, window_rows(run, 2), batching(2))
     assert grads.keys() == trained
     for name, parameter in run.gpt.named_parameters():
         moved = not torch.equal(before[name], parameter)
@@ -132,18 +198,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move_and_names_the_r
 
     def broken_loss(logits: Tensor, targets: Tensor) -> Tensor:
         calls.append(1)
-        return token_loss(logits, targets) * (float("nan") if len(calls) == 1 else 1.0)
+        return token_loss(logits, targets).index_fill(0, torch.tensor([0]), float("nan") if len(calls) == 1 else 0.0)
 
-    with pytest.raises(TrainingError, match=rf"loss is not finite at rows \[{worst}, \d+\]"):
+    with pytest.raises(TrainingError, match=rf"loss is not finite at rows \[{worst}\] of train"):
         train_step(run, rows, 1e-3, broken_loss)
     assert all(torch.equal(before[name], tensor) for name, tensor in trainable_state(run.gpt, run.method).items())
 
 
 def test_a_gradient_that_is_not_finite_names_the_whole_window(world: Path) -> None:
     run = open_run(make_config(world), methods()["lora"])
-    batches = list(iter_micro_batches(run.inputs.train, [0, 1, 2], 2))
+    batches = list(iter_micro_batches(run.inputs.train, [0, 1, 2], batching(2)))
     with pytest.raises(TrainingError, match="gradient is not finite at rows"):
-        check_finite(torch.ones(2), torch.tensor(float("inf")), batches)
+        check_finite(run.fabric, 3.0, torch.tensor(float("inf")), torch.ones(3), batches)
 
 
 def test_the_old_checkpoint_stays_when_a_save_is_interrupted(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,12 +392,12 @@ def test_each_source_has_its_held_out_loss(world: Path) -> None:
     sources = torch.arange(len(data), dtype=torch.int16) % 2
     mixed = dataclasses.replace(data, source=sources, meta={**data.meta, "source_names": ["a", "b"]})
     rows = list(range(len(data)))
-    one = validate(run.fabric, run.model, data, rows, 2, token_loss)
-    both = validate(run.fabric, run.model, mixed, rows, 2, token_loss)
+    one = validate(run.fabric, run.model, data, rows, batching(2), token_loss)
+    both = validate(run.fabric, run.model, mixed, rows, batching(2), token_loss)
     assert one.by_source == {} and "a " not in str(one) and "(a " in str(both)
     assert both.loss == pytest.approx(one.loss, rel=1e-6) and both.accuracy == pytest.approx(one.accuracy)
     for number, name in enumerate("ab"):
-        alone = validate(run.fabric, run.model, data, rows[number::2], 2, token_loss)
+        alone = validate(run.fabric, run.model, data, rows[number::2], batching(2), token_loss)
         assert both.by_source[name] == pytest.approx(alone.loss, rel=1e-6)
 
 
@@ -351,7 +417,7 @@ def test_training_mode_comes_back_after_a_validation_that_fails(world: Path) -> 
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        validate(run.fabric, run.model, run.inputs.test, [0], 1, failing)
+        validate(run.fabric, run.model, run.inputs.test, [0], batching(1), failing)
     assert all(module.training for module in run.gpt.modules())
     assert torch.is_grad_enabled()
 

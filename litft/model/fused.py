@@ -1,0 +1,108 @@
+"""Small functions with their gradients written out: each keeps only what its backward pass needs, as it came.
+
+Autograd, left to itself, keeps float32 copies of every norm's input and output, and each product's two factors: half of
+all activations of a block. Knows no modules.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class RMSNormalize(torch.autograd.Function):
+    """x / sqrt(mean(x²) + eps), computed in float32: (..., C) -> (..., C) float32 or the dtype of x.
+
+    Keeps x as it came and one number a row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float, weight: Tensor, plus_one: bool, cast_first: bool) -> Tensor:
+        """Normalises.
+
+        Args:
+            ctx: autograd's.
+            x: (..., C).
+            eps: added to the mean square.
+            weight: (C,), multiplied at the end.
+            plus_one: whether 1 is added to the weight first.
+            cast_first: whether the product with the weight is in the dtype of x, else in float32.
+        """
+        wide = x.float()
+        factor = (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
+        normed = wide * factor
+        ctx.save_for_backward(x, factor, weight)
+        ctx.plus_one, ctx.cast_first = plus_one, cast_first
+        if cast_first:
+            return normed.to(x.dtype).mul_(weight.to(x.dtype))
+        scale = weight.float() + 1 if plus_one else weight.float()
+        return normed.mul_(scale).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None, None, None]:
+        """Source: d/dx of x r(x), r = (mean(x²) + eps)^-1/2: r (g - n mean(g n)), n = x r."""
+        x, factor, weight = ctx.saved_tensors
+        gradient = gradients[0]
+        normed = x.float() * factor
+        of_x = of_weight = None
+        if ctx.needs_input_grad[2]:
+            kept = normed.to(x.dtype) if ctx.cast_first else normed
+            of_weight = (gradient.float() * kept).flatten(0, -2).sum(0).to(weight.dtype)
+        if ctx.needs_input_grad[0]:
+            scale = weight.float() + 1 if ctx.plus_one else weight.float()
+            g = gradient.float() * scale
+            mean = (g * normed).mean(-1, keepdim=True)
+            of_x = g.sub_(normed.mul_(mean)).mul_(factor).to(x.dtype)
+        return of_x, None, of_weight, None, None
+
+
+class SiluGate(torch.autograd.Function):
+    """silu(gate) * up; keeps the two and computes silu again."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        """Two of any one shape -> the same."""
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives the gradients by both."""
+        gate, up = ctx.saved_tensors
+        gradient = gradients[0]
+        of_gate = torch.ops.aten.silu_backward(gradient * up, gate)
+        return of_gate, F.silu(gate).mul_(gradient)
+
+
+class Rotate(torch.autograd.Function):
+    """Turns the first R numbers of each head by an angle: (B, H, T, D) with cos and sin (T, R) -> (B, H, T, D).
+
+    Keeps only the angles: the gradient is turned back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Turns."""
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Turns back."""
+        cos, sin = ctx.saved_tensors
+        return _rotated(gradients[0], cos, sin, -1.0), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+    """(a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of what is rotated; backwards with sign -1."""
+    half = cos.shape[-1] // 2
+    out = torch.empty_like(x)
+    first, second = x[..., :half], x[..., half : 2 * half]
+    left, right = cos[:, :half], sin[:, :half]  # both halves are equal
+    torch.mul(first, left, out=out[..., :half]).addcmul_(second, right, value=-sign)
+    torch.mul(second, left, out=out[..., half : 2 * half]).addcmul_(first, right, value=sign)
+    out[..., 2 * half :] = x[..., 2 * half :]
+    return out

@@ -1,0 +1,62 @@
+"""The micro-batches of a run, counted by lengths before one is read. Knows no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from litft.config.plan import TrainPlan
+from litft.data.batches import MULTIPLE, Batching, rows_of_window, split_rows
+from litft.data.store import PreparedData
+from litft.train.state import Inputs
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The micro-batches of a run's first epoch, or of the whole run where that is shorter.
+
+    Attributes:
+        examples, tokens, targets: of their rows.
+        positions: tokens and padding.
+        micro_batches: how many there are.
+        longest: rows of the one with the most positions.
+        next_longest: rows of the one that comes after it in its window; none where it is the last.
+    """
+
+    examples: int
+    tokens: int
+    targets: int
+    positions: int
+    micro_batches: int
+    longest: list[int]
+    next_longest: list[int]
+
+    @property
+    def largest_step(self) -> list[int]:
+        """Rows of a step that takes as much memory as any: the second micro-batch finds the gradient of the first."""
+        return [*self.longest, *self.next_longest]
+
+
+def count_batches(inputs: Inputs, plan: TrainPlan) -> Batches:
+    """Splits the windows of the first epoch, by lengths alone."""
+    data, seed = inputs.train, inputs.config.seed if inputs.config.train.shuffle else None
+    examples = tokens = targets = positions = micro_batches = 0
+    most: tuple[tuple[int, int], list[int], list[int]] = ((0, 0), [], [])
+    for step in range(min(plan.steps, plan.steps_per_epoch)):
+        splits = split_rows(data, rows_of_window(inputs.train_rows, plan.window(step), seed), inputs.batching)
+        for rows, neighbour in zip(splits, [*splits[1:], []], strict=True):
+            size = count_positions(data, rows, inputs.batching), int(data.target_counts[rows].sum())
+            if size > most[0]:
+                most = size, rows, neighbour
+            positions, targets = positions + size[0], targets + size[1]
+            examples, tokens = examples + len(rows), tokens + int(data.lengths[rows].sum())
+        micro_batches += len(splits)
+    _, longest, neighbour = most
+    return Batches(examples, tokens, targets, positions, micro_batches, longest, neighbour)
+
+
+def count_positions(data: PreparedData, rows: list[int], batching: Batching) -> int:
+    """Gives tokens and padding of one micro-batch; what rows may share is counted in each."""
+    lengths = data.lengths[rows]
+    if batching.packed:
+        return -(-int(lengths.sum()) // MULTIPLE) * MULTIPLE
+    return len(rows) * int(lengths.max())

@@ -1,0 +1,143 @@
+"""The memory of a training step, told without taking it: the step itself runs on tensors that have a shape and no data.
+
+`MemoryTrace` runs whatever torch code is under it that way and notes each storage that comes and goes. So the number
+follows the model as it is, its attention, its loss and its optimizer; there is no formula to keep true. Numbers that
+decide how the code goes on (token ids, targets, masks, lengths) are real. Knows no model, no method and no data.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+ACTIVATIONS, LOGITS = "activations", "logits"
+aten = torch.ops.aten
+
+
+class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs floating-point work on shapes alone and notes every storage, with its size, from first to last.
+
+    A tensor made under it that holds numbers with a fraction, and more than one, has no data; what is computed with it
+    has none either. Where the code asks such a tensor for its value, the answer is 1 or True. All else runs as always.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        """Begins with nothing.
+
+        Args:
+            vocab_size: tensors whose last size this is are counted as logits, unless they are something else.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._vocab_size = vocab_size
+        self._events: list[tuple[int, int]] = []  # (number of the storage, bytes that came, or went if negative)
+        self._living: dict[int, tuple[weakref.ref[Any], int]] = {}  # by address: the storage and its number
+        self._parts: dict[int, str] = {}  # number of the storage -> what it is
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one operation."""
+        out = self._run(func, args, kwargs or {})
+        for tensor in _tensors((out,)):
+            self._note(tensor)
+        return out
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Runs one operation on shapes where an argument has no data, else as it is."""
+        given = [*_tensors(args), *_tensors(kwargs.values())]
+        if any(isinstance(tensor, FakeTensor) for tensor in given):
+            if func is aten._local_scalar_dense.default:
+                return 1.0 if given[0].is_floating_point() else True if given[0].dtype == torch.bool else 1
+            if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
+                args = (args[0], _opened(args[1]), *args[2:])  # how many a mask chooses is asked of the real mask
+            with self._fake:
+                return func(*args, **kwargs)
+        if not given and any(isinstance(result.type, torch.TensorType) for result in func._schema.returns):
+            with self._fake:
+                made = func(*args, **kwargs)
+            if made.is_floating_point() and made.numel() > 1:
+                return made
+        return func(*args, **kwargs)
+
+    def _note(self, tensor: Tensor) -> None:
+        """Notes the storage of a tensor, unless it is known."""
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._living:
+            return
+        number, size = len(self._events), storage.nbytes()
+
+        def gone(_: Any) -> None:
+            self._events.append((number, -size))
+            del self._living[address]
+
+        self._events.append((number, size))
+        self._living[address] = weakref.ref(storage, gone), number
+        if tensor.ndim and tensor.shape[-1] == self._vocab_size:
+            self._parts[number] = LOGITS
+
+    def name(self, part: str, tensors: Iterable[Tensor]) -> None:
+        """Says what these tensors are, such as `weights`; those that nobody names are activations."""
+        for tensor in tensors:
+            self._note(tensor)
+            self._parts[self._living[tensor.untyped_storage()._cdata][1]] = part
+
+    def peak(self) -> dict[str, int]:
+        """Gives the bytes of each part at the moment when most bytes were held."""
+        held = most = last = 0
+        for place, (_, size) in enumerate(self._events):
+            held += size
+            if held > most:
+                most, last = held, place
+        parts: dict[str, int] = {}
+        for number, size in self._events[: last + 1]:
+            part = self._parts.get(number, ACTIVATIONS)
+            parts[part] = parts.get(part, 0) + size
+        return parts
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Gives the tensors among values and lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+def _opened(indices: Iterable[Any]) -> list[Any]:
+    """Turns real masks among the indices into the numbers of the places that they choose."""
+    opened: list[Any] = []
+    for index in indices:
+        is_mask = isinstance(index, Tensor) and not isinstance(index, FakeTensor) and index.dtype == torch.bool
+        opened.extend(index.nonzero().unbind(1) if is_mask else [index])
+    return opened
+
+
+def empty_weights(model: nn.Module, trace: MemoryTrace, device: torch.device) -> None:
+    """Gives each parameter that is on the meta device a place on `device`, still without data; shared ones stay so."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for leaf, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.device.type == "meta" and parameter not in made:
+                with trace:
+                    data = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+                made[parameter] = nn.Parameter(data, requires_grad=parameter.requires_grad)
+            setattr(module, leaf, made.get(parameter, parameter))
+
+
+def name_gradients(model: nn.Module, trace: MemoryTrace) -> None:
+    """Has each gradient named as it comes."""
+
+    def name(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            trace.name("gradients", [parameter.grad])
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(name)  # type: ignore[no-untyped-call]
