@@ -1,0 +1,1 @@
+"""litft's own part of `benchmarks/finetune.py`."""
