@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every process (default: all cores)")
     for peer in ("litgpt", "trl", "torchtune"):
         parser.add_argument(f"--{peer}_python", help=f"the Python of an environment with {peer}")
+    parser.add_argument("--ways", default="", help="only those that this regular expression finds")
     parser.add_argument("--flags", default="", help="more flags for litft: 'train.micro_batch_size=2 optim.name=sgd'")
     parser.add_argument("--profile", action="store_true", help="print where the time of litft's steps goes instead")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: litft alone, large models")
@@ -174,7 +176,8 @@ def litft_flags(method: str, folders: Mapping[str, Path], given: argparse.Namesp
 def commands_of(name: str, method: str, folders: Mapping[str, Path], given: argparse.Namespace) -> dict[str, list[str]]:
     """Gives the ways to finetune a model, and the command of each."""
     ours = [sys.executable, "-m", "litft", "finetune", method, *litft_flags(method, folders, given)]
-    commands = {"litft": ours, "litft, padded": [*ours, "--train.pack=padded"]}
+    commands = {"litft": ours}
+    commands |= {f"litft, {pack}": [*ours, f"--train.pack={pack}"] for pack in ("shared_prefix", "padded")}
     where = [str(folders[kind]) for kind in ("hf", "rows", "run")]
     if given.litgpt_python:
         commands["litgpt"] = [given.litgpt_python, str(PEERS / "finetune_litgpt.py"), method, *where]
@@ -182,7 +185,7 @@ def commands_of(name: str, method: str, folders: Mapping[str, Path], given: argp
         commands[f"trl, {packing}"] = [given.trl_python, str(PEERS / "finetune_trl.py"), packing, method, *where]
     if given.torchtune_python and name == "llama-134m":
         commands["torchtune, packed"] = [given.torchtune_python, str(PEERS / "finetune_torchtune.py"), *where]
-    return commands
+    return {way: command for way, command in commands.items() if re.search(given.ways, way)}
 
 
 def run_round(commands: Mapping[str, Sequence[str]], out_dir: Path) -> dict[str, Run]:
