@@ -189,12 +189,14 @@ def step_of(data: PreparedData, config: InspectConfig) -> ShownStep:
     plan = build_plan(len(rows), config.train_config(), OptimConfig(), EvalConfig())
     window = plan.window(config.step)
     chosen = rows_of_window(rows, window, config.seed if config.shuffle else None)
-    batches = list(iter_micro_batches(data, chosen, build_batching(config.train_config(), data)))
+    batching = build_batching(config.train_config(), data)
+    batches = list(iter_micro_batches(data, chosen, batching))
+    room = f"{batching.tokens:,} tokens" if batching.packed else f"{plan.micro_batch_size:,}"
     learned = sum(batch.target_tokens for batch in batches)
     tokens, padding = sum(batch.tokens for batch in batches), sum(batch.padding_tokens for batch in batches)
     summary = (
         f"step {config.step:,}, counted from 0, in epoch {window.epoch + 1:,} of {plan.steps_per_epoch:,} steps each: "
-        f"{len(chosen):,} rows in {len(batches):,} micro-batches of up to {plan.micro_batch_size:,}; "
+        f"{len(chosen):,} rows in {len(batches):,} micro-batches of up to {room}; "
         f"{tokens:,} tokens, {learned:,} of them with loss; {padding:,} positions of padding "
         f"({padding / (tokens + padding):.1%})"
     )

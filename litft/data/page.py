@@ -48,7 +48,7 @@ th:first-child { text-align: left; font-weight: normal; } thead th { color: var(
 .bars li { display: contents; } .bars span { text-align: right; }
 .bar { height: .8rem; background: var(--bar); min-width: 0; }
 .track { display: flex; height: .9rem; border: 1px solid var(--line); min-width: 6rem; }
-.track i { background: var(--read); } .track i.loss { background: var(--loss); }
+.track i { background: var(--read); } .track i.loss { background: var(--loss); } .track i.others { background: none; }
 .track i.padding { background: repeating-linear-gradient(45deg, var(--line) 0 1px, transparent 1px 5px); }
 .key { display: inline-block; width: 1.5rem; height: .8rem; vertical-align: middle; border: 1px solid var(--line); }
 .key.track { display: inline-flex; min-width: 0; } .key i { flex: 1; }

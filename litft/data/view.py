@@ -15,7 +15,7 @@ from typing import NamedTuple
 from litft.text.token_texts import TokenText
 
 SETTINGS, LENGTHS, ROWS = "Settings", "Lengths in tokens", "Rows"
-STEP = "One step, padded as the loop pads it"
+STEP = "One step, batched as the loop batches it"
 
 OPEN = "\u2026"  # the last character of a token goes on in the next one
 _PICTURES = {"\n": "\u21b5", "\t": "\u21e5", "\r": "\u240d"}

@@ -456,6 +456,8 @@ def test_the_page_stands_alone_and_escapes(folder: Path) -> None:
     assert page.links and all(link.startswith("#") and f'id="{link[1:]}"' in text for link in page.links)
     assert not re.search(r"url\(|@import|https?:|//", text)
     assert "&lt;" in text and "<script" not in text and "alert('" not in text
+    kinds = set(re.findall(r'<i class="(\w+)" style', text)) - {"read"}
+    assert "others" in kinds and all(f".track i.{kind} {{" in text for kind in kinds)  # each looks like itself
     assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text and '<html lang="en">' in text
     for kind in ("template", "prompt", "target", "end"):  # in words, not by colour alone
         assert f"<b>{kind}</b>" in text
