@@ -26,7 +26,8 @@ class MicroBatch:
     Attributes:
         input_ids: (B, T) int64; what stands in the padding is never seen, causality hides it from every real token.
         targets: (B, T) int64, the token that follows where it carries loss, IGNORE elsewhere.
-        rows: numbers of the rows in the prepared file, longest first, as a message can name them.
+        rows: numbers of the rows in the prepared file, as a message can name them; longest first, or, where they share
+            what they begin with, by that.
         lengths: tokens of each row.
         row_targets: of each row, how many targets are not IGNORE.
         packed: whether the rows stand in one, B = 1.

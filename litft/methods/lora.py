@@ -43,7 +43,7 @@ class LoRALinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        if type(self.base) is nn.Linear and not torch.is_autocast_enabled(x.device.type):
+        if self._is_plain() and not torch.is_autocast_enabled(x.device.type):
             chance = self.dropout.p if self.training else 0.0
             how = (self.slices, self.rank, self.scale, chance)
             return LoRAProduct.apply(x, self.base.weight, self.base.bias, a, b, how)  # type: ignore[no-any-return, no-untyped-call]
@@ -52,6 +52,11 @@ class LoRALinear(nn.Module):
         for (start, stop), part, rows in self._parts(low, b):
             y[..., start:stop].add_(F.linear(part, rows))
         return y
+
+    def _is_plain(self) -> bool:
+        """Says whether the base is a frozen matrix as it is: not quantised, no new rows, not trained by a recipe."""
+        base = self.base
+        return type(base) is nn.Linear and not any(parameter.requires_grad for parameter in base.parameters())
 
     def delta(self) -> Tensor:
         """Gives what merging adds to the base weight: (out, in) float32."""

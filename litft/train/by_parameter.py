@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from litft.train.stochastic import noise_seed, round_stochastically
+from litft.train.stochastic import OneByOne, noise_seed, round_stochastically
 
 Maker = Callable[..., torch.optim.Optimizer]
 
 
-class ByParameter(torch.optim.Optimizer):
+class ByParameter(OneByOne):
     """Steps each parameter with an optimizer made for it, whose state is kept here."""
 
     def __init__(self, groups: list[dict[str, Any]], maker: Callable[[dict[str, Any]], Maker]) -> None:
@@ -29,16 +29,6 @@ class ByParameter(torch.optim.Optimizer):
         """
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
         self.maker = maker
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Moves every parameter that has a gradient by one step; a closure is not supported."""
-        index = 0
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                index += 1
-                if parameter.grad is not None:
-                    self._step_one(parameter, group, index)
 
     def _step_one(self, parameter: Tensor, group: dict[str, Any], index: int) -> None:
         """One step of one parameter; the rounding counts its steps itself, as not every optimizer does."""

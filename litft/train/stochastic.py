@@ -21,14 +21,8 @@ MASK = 0xFFFF
 SMALLEST_8BIT, BLOCK = 4096, 256  # Source: bitsandbytes 0.50, `min_8bit_size` and the block of its 8-bit optimizers
 
 
-class StochasticAdamW(torch.optim.Optimizer):
-    """AdamW with float32 state; parameters of bfloat16 are rounded stochastically, others are stepped as they are.
-
-    Source: AdamW arXiv 1711.05101; stochastic rounding as in arXiv 2010.06192, section 4.
-    """
-
-    def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
+class OneByOne(torch.optim.Optimizer):
+    """Steps each parameter by itself; a subclass says how."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -39,6 +33,20 @@ class StochasticAdamW(torch.optim.Optimizer):
                 index += 1
                 if parameter.grad is not None:
                     self._step_one(parameter, group, index)
+
+    def _step_one(self, parameter: Tensor, group: dict[str, Any], index: int) -> None:
+        """One step of one parameter, the `index`-th of all, counted from 1."""
+        raise NotImplementedError
+
+
+class StochasticAdamW(OneByOne):
+    """AdamW with float32 state; parameters of bfloat16 are rounded stochastically, others are stepped as they are.
+
+    Source: AdamW arXiv 1711.05101; stochastic rounding as in arXiv 2010.06192, section 4.
+    """
+
+    def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
 
     def _step_one(self, parameter: Tensor, group: dict[str, Any], index: int) -> None:
         """One step of one parameter."""

@@ -109,6 +109,7 @@ def test_dropout_falls_on_what_an_adapter_reads_and_only_in_training() -> None:
     layer = model.get_submodule("transformer.h.0.attn.proj")
     assert isinstance(base, nn.Linear) and isinstance(layer, LoRALinear)
     layer.lora_B.data.normal_()
+    layer.base.requires_grad_(False)
     x = torch.randn(3, 16)
     for training in (True, False):
         torch.manual_seed(0)

@@ -13,9 +13,11 @@ from tiny_configs import CONFIGS, LLAMA
 from tiny_run import methods
 from torch import Tensor, nn
 
+from litft.config.run import LoRAConfig
 from litft.data.batches import pack
 from litft.data.prefixes import LEAST_TOKENS, shared_beginnings
 from litft.methods.base import freeze
+from litft.methods.lora import LoRALinear
 from litft.methods.lora_product import LoRAProduct, keep_mask
 from litft.model.cpu_attention import BLOCK, PackedAttention
 from litft.model.documents import Documents
@@ -224,6 +226,12 @@ def test_a_lora_product_has_the_gradient_of_the_plain_one(chance: float) -> None
     assert torch.allclose(got, wanted, atol=1e-5)
     for one, two in zip(torch.autograd.grad(got, (x, a, b), g), torch.autograd.grad(wanted, (x, a, b), g), strict=True):
         assert torch.allclose(one, two, atol=1e-5)
+
+
+def test_a_base_that_a_recipe_trains_too_keeps_its_gradient() -> None:
+    layer = LoRALinear(nn.Linear(6, 9), [(0, 9)], LoRAConfig(r=2, dropout=0.0))
+    layer(torch.randn(4, 6)).sum().backward()
+    assert layer.base.weight.grad is not None and layer.base.bias.grad is not None
 
 
 def test_dropout_drops_its_share_and_repeats_with_the_seed() -> None:

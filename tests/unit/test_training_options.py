@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,13 +103,8 @@ def test_training_sees_noise_and_validation_does_not(world: Path, method: str) -
     assert len(found[20.0][1]) == 2 and not found[20.0][1] & found[0.0][1]
 
 
-def test_a_run_with_noise_resumes_bit_for_bit(world: Path) -> None:
-    def open_at(name: str, resume: bool = False) -> Run:
-        config = make_config(
-            world, train__neftune_alpha=5.0, out_dir=world / name, resume=resume, train__save_interval=2
-        )
-        return with_step_limit(open_run(config, methods()["full"]), 3 if name == "cut" and not resume else 5)
-
+def assert_resumes(open_at: Callable[..., Run]) -> Run:
+    """Trains straight, and cut off and resumed; both must end at the same weights. Gives the straight run."""
     straight = open_at("straight")
     fit(straight, token_loss)
     fit(open_at("cut"), token_loss)
@@ -116,6 +112,17 @@ def test_a_run_with_noise_resumes_bit_for_bit(world: Path) -> None:
     fit(resumed, token_loss)
     for name, parameter in straight.gpt.named_parameters():
         assert torch.equal(parameter, resumed.gpt.get_parameter(name)), name
+    return straight
+
+
+def test_a_run_with_noise_resumes_bit_for_bit(world: Path) -> None:
+    def open_at(name: str, resume: bool = False) -> Run:
+        config = make_config(
+            world, train__neftune_alpha=5.0, out_dir=world / name, resume=resume, train__save_interval=2
+        )
+        return with_step_limit(open_run(config, methods()["full"]), 3 if name == "cut" and not resume else 5)
+
+    assert_resumes(open_at)
 
 
 def test_lora_plus_is_refused_for_a_method_without_b_before_anything_is_loaded(world: Path) -> None:
@@ -132,11 +139,5 @@ def test_a_run_with_each_optimizer_resumes_bit_for_bit(world: Path, name: str) -
         config = make_config(world, precision="bf16-true", optim__name=name, **changes)
         return with_step_limit(open_run(config, methods()["full"]), 3 if folder == "cut" and not resume else 4)
 
-    straight = open_at("straight")
-    fit(straight, token_loss)
-    fit(open_at("cut"), token_loss)
-    resumed = open_at("cut", resume=True)
-    fit(resumed, token_loss)
-    for parameter_name, parameter in straight.gpt.named_parameters():
-        assert torch.equal(parameter, resumed.gpt.get_parameter(parameter_name)), parameter_name
+    straight = assert_resumes(open_at)
     assert all(straight.optimizer.optimizer.state.values())
