@@ -11,8 +11,10 @@ from tiny_text import write_checkpoint
 
 from litft.checkpoint.files import load_model_config, save_model_config
 from litft.checkpoint.tensors import save_safetensors, tensor_specs
+from litft.config.optim import OptimConfig
 from litft.config.plan import build_plan
-from litft.config.run import AdapterConfig, EvalConfig, LoRAConfig, OptimConfig, RunConfig, TrainConfig
+from litft.config.run import AdapterConfig, LoRAConfig, RunConfig
+from litft.config.train import EvalConfig, TrainConfig
 from litft.data.store import save_prepared
 from litft.methods.adapter import Adapter, AdapterV2
 from litft.methods.base import Full, Method, freeze

@@ -45,3 +45,27 @@ def require_seed(seed: int | None) -> None:
     """
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
         raise ConfigError(f"seed is {seed}; it must be from 0 to {LARGEST_SEED}.")
+
+
+def require_at_least(section_name: str, config: object, least: dict[str, float]) -> None:
+    """Refuses numbers below their least sensible value; None passes.
+
+    Raises:
+        ConfigError: naming the field, its value and the least.
+    """
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and value < bound:
+            raise ConfigError(f"{section_name}.{name} is {value}; it must be at least {bound}.")
+
+
+def require_interval(name: str, value: float) -> None:
+    """Refuses an interval that is neither a fraction of the run below 1 nor a whole number of steps.
+
+    Raises:
+        ConfigError: naming the field and its value.
+    """
+    if value <= 0:
+        raise ConfigError(f"{name} is {value}; it must be above 0.")
+    if value > 1 and value != int(value):
+        raise ConfigError(f"{name} is {value}; write a fraction of the run below 1, or a whole number of steps.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from litft.config.fields import REQUIRED, leaf, require_seed
-from litft.config.run import TrainConfig
+from litft.config.train import TrainConfig
 from litft.errors import ConfigError
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from litft.config.run import EvalConfig, OptimConfig, TrainConfig
+from litft.config.optim import OptimConfig
+from litft.config.train import EvalConfig, TrainConfig
 
 
 @dataclass(frozen=True)

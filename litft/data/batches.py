@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from litft.config.plan import Window
-from litft.config.run import TrainConfig
+from litft.config.train import TrainConfig
 from litft.data.prefixes import shared_beginnings
 from litft.data.store import PreparedData
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from litft.config.inspect import InspectConfig
+from litft.config.optim import OptimConfig
 from litft.config.plan import build_plan
-from litft.config.run import EvalConfig, OptimConfig
+from litft.config.train import EvalConfig
 from litft.data.batches import IGNORE, MicroBatch, build_batching, iter_micro_batches, rows_of_window, rows_within
 from litft.data.ledger import LENGTH_BINS
 from litft.data.store import TEST_FILE, PreparedData

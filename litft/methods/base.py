@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from litft.config.run import FullTrainConfig
+from litft.config.train import FullTrainConfig
 from litft.errors import ConfigError
 from litft.model.gpt import GPT
 

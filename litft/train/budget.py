@@ -16,7 +16,7 @@ from statistics import median
 from lightning_fabric import Fabric
 
 from litft.config.plan import TrainPlan
-from litft.config.run import EvalConfig, TrainConfig, parse_duration
+from litft.config.train import EvalConfig, TrainConfig, parse_duration
 from litft.train.parallel import from_first
 from litft.train.state import Progress, Run
 

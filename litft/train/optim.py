@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litft.config.run import OptimConfig
+from litft.config.optim import OptimConfig
 from litft.errors import ConfigError
 from litft.train.by_parameter import ByParameter
 from litft.train.stochastic import StochasticAdamW, StochasticAdamW8bit

@@ -14,10 +14,11 @@ from litft.checkpoint.disk import read_json, require_free, sha256_file, weights_
 from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir
 from litft.config.io import load_yaml
 from litft.config.model import ModelConfig
+from litft.config.optim import OptimConfig
 from litft.config.parse import config_to_dict
 from litft.config.plan import TrainPlan
 from litft.config.processes import is_first
-from litft.config.run import OptimConfig, RunConfig
+from litft.config.run import RunConfig
 from litft.data.batches import build_batching, rows_within
 from litft.data.store import TEST_FILE, TRAIN_FILE, PreparedData, check_data_fits, find_data_dir
 from litft.data.vocabulary import tokenizer_dir

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from tiny_run import make_config, make_world, methods, open_run, with_step_limit
 from torch import Tensor
 
+from litft.config.optim import OptimConfig
 from litft.config.plan import TrainPlan, build_plan
-from litft.config.run import EvalConfig, OptimConfig, TrainConfig
+from litft.config.train import EvalConfig, TrainConfig
 from litft.train.budget import Budget
 from litft.train.finish import finish
 from litft.train.loop import fit

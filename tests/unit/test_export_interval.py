@@ -24,8 +24,10 @@ from litft.checkpoint.disk import write_json as write_config
 from litft.config.answer import MergeConfig
 from litft.config.convert import FromHfConfig, ToHfConfig
 from litft.config.export import ExportPeftConfig
+from litft.config.optim import OptimConfig
 from litft.config.prepare import PrepareConfig
-from litft.config.run import EvalConfig, LoRAConfig, OptimConfig, RunConfig, TrainConfig
+from litft.config.run import LoRAConfig, RunConfig
+from litft.config.train import EvalConfig, TrainConfig
 from litft.data.prepare import prepare
 from litft.errors import CheckpointError, ConfigError
 from litft.export.hf import to_hf

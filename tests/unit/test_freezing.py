@@ -16,7 +16,8 @@ from torch import Tensor
 from litft.checkpoint.tensors import load_weights
 from litft.config.model import ModelConfig
 from litft.config.parse import parse_config
-from litft.config.run import FullRun, FullTrainConfig, LoRARun
+from litft.config.run import FullRun, LoRARun
+from litft.config.train import FullTrainConfig
 from litft.errors import ConfigError
 from litft.methods.base import Full, freeze
 from litft.methods.new_tokens import WithNewTokens

@@ -20,7 +20,8 @@ from litft.config.convert import FromHfConfig
 from litft.config.model import ModelConfig
 from litft.config.plan import build_plan
 from litft.config.prepare import PrepareCsvConfig
-from litft.config.run import EvalConfig, RunConfig, TrainConfig
+from litft.config.run import RunConfig
+from litft.config.train import EvalConfig, TrainConfig
 from litft.data.prepare import prepare
 from litft.data.store import PreparedData
 from litft.errors import TokenizerError

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from litft.config.run import OptimConfig
+from litft.config.optim import OptimConfig
 from litft.errors import ConfigError
 from litft.train import stochastic
 from litft.train.optim import OPTIMIZERS, build_optimizer, is_decayed, set_learning_rate

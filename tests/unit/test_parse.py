@@ -16,7 +16,8 @@ from litft.config.download import DownloadConfig
 from litft.config.io import dump_yaml, load_yaml
 from litft.config.parse import HelpRequest, config_to_dict, parse_config
 from litft.config.prepare import PrepareConfig, PrepareCsvConfig
-from litft.config.run import AdapterRun, FullRun, LoRARun, parse_duration
+from litft.config.run import AdapterRun, FullRun, LoRARun
+from litft.config.train import parse_duration
 from litft.errors import ConfigError
 
 RUN = ["--checkpoint_dir", "model", "--data_dir", "data"]

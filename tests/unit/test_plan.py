@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from litft.config.optim import OptimConfig
 from litft.config.plan import TrainPlan, build_plan
-from litft.config.run import EvalConfig, OptimConfig, TrainConfig, parse_duration
+from litft.config.train import EvalConfig, TrainConfig, parse_duration
 from litft.errors import ConfigError
 
 

@@ -7,8 +7,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from litft.config.optim import OptimConfig
 from litft.config.plan import build_plan
-from litft.config.run import EvalConfig, OptimConfig, TrainConfig
+from litft.config.train import EvalConfig, TrainConfig
 from litft.errors import ConfigError
 
 SCHEDULES = get_args(get_type_hints(OptimConfig)["schedule"])
