@@ -13,7 +13,6 @@ if __name__ == "__main__":  # help and mistakes come before the heavy imports be
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from litft.config.plan import build_plan
@@ -22,6 +21,7 @@ from litft.methods.base import Full, freeze
 from litft.train.fabric import build_fabric
 from litft.train.finish import finish
 from litft.train.loop import build_run, fit
+from litft.train.loss import cross_entropy
 from litft.train.optim import build_optimizer
 from litft.train.parts import load_base, spread
 from litft.train.planning import plan_run
@@ -62,4 +62,4 @@ def main(config: FullRun, report: Report) -> dict[str, Any]:
 
 def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """The loss of each target token, (N, V) and (N,) -> (N,), in nats; the loop divides their sum by their count."""
-    return F.cross_entropy(logits.float(), targets, reduction="none")
+    return cross_entropy(logits, targets)

@@ -6,6 +6,7 @@ import bisect
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class MicroBatch:
         packed: whether the rows stand in one, B = 1.
         shared: of rows in one, tokens that several of them begin with, which stand once before them all.
         after: of each row, which of these it goes on from; -1 for none.
+        target_places: (N,) int64, which of all B T positions have a target, once the batch is on its device.
     """
 
     input_ids: Tensor
@@ -43,6 +45,7 @@ class MicroBatch:
     packed: bool
     shared: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    target_places: Tensor | None = None
 
     @property
     def documents(self) -> tuple[tuple[int, int], ...] | None:
@@ -84,7 +87,13 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """Gives the same batch on a device."""
-        return dataclasses.replace(self, input_ids=self.input_ids.to(device), targets=self.targets.to(device))
+        # What is on the CPU need not be asked of a GPU, nor waited for: where targets are, and copies of pinned memory.
+        places = (self.targets != IGNORE).flatten().nonzero().squeeze(-1)
+        tensors = [self.input_ids, self.targets, places]
+        if device.type == "cuda":
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        input_ids, targets, places = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return dataclasses.replace(self, input_ids=input_ids, targets=targets, target_places=places)
 
 
 def rows_within(data: PreparedData, max_seq_length: int | None) -> Tensor:
@@ -170,10 +179,18 @@ def iter_micro_batches(data: PreparedData, rows: Sequence[int], batching: Batchi
 
 
 def split_rows(data: PreparedData, rows: Sequence[int], batching: Batching) -> list[list[int]]:
-    """Gives the rows of each micro-batch, without reading one; the arguments are those of `iter_micro_batches`."""
+    """Gives the rows of each micro-batch; the arguments are those of `iter_micro_batches`.
+
+    Rows are read only where it counts how they begin.
+    """
     ordered = sorted(rows, key=lambda row: int(data.lengths[row]), reverse=True)
     if batching.packed:
-        bins = pack([int(data.lengths[row]) for row in ordered], batching.tokens)
+        lengths = [int(data.lengths[row]) for row in ordered]
+        if batching.shares:
+            starts = [before_targets(*data.row(row)) for row in ordered]
+            bins = pack_alike(starts, lengths, batching.tokens)
+        else:
+            bins = pack(lengths, batching.tokens)
         return [[ordered[place] for place in chosen] for chosen in bins]
     size = batching.micro_batch_size
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
@@ -205,6 +222,41 @@ def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
     return bins
 
 
+def pack_alike(starts: Sequence[list[int]], lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Packs rows of which each bin holds only once what several of its rows begin with.
+
+    Those that begin alike are packed by themselves; then the bins that this left with room are packed together.
+
+    Args:
+        starts: of each row the tokens that may be shared.
+        lengths: of each row; one above `room` has a bin alone.
+        room: of a bin.
+
+    Returns:
+        The places of the rows of each bin; the fullest part opens the first.
+    """
+    parts: list[tuple[int, list[int]]] = []  # tokens, places
+    for shared, places in shared_beginnings(starts):
+        ordered = sorted(places, key=lambda place: lengths[place], reverse=True)
+        own = [lengths[place] - shared for place in ordered]
+        for chosen in pack(own, room - shared):
+            parts.append((shared + sum(own[each] for each in chosen), [ordered[each] for each in chosen]))
+    parts.sort(key=lambda part: part[0], reverse=True)
+    bins = pack([tokens for tokens, _ in parts], room)
+    return [[place for part in chosen for place in parts[part][1]] for chosen in bins]
+
+
+def before_targets(ids: Tensor, mask: Tensor) -> list[int]:
+    """Gives the tokens of a row that others may share: those that no target follows, as a target belongs to one row.
+
+    Args:
+        ids: (T,), the row.
+        mask: (T,) bool, True for the tokens that are targets.
+    """
+    first = int(mask[1:].int().argmax())  # 0 where there is no target: nothing is shared
+    return cast(list[int], ids[:first].tolist())
+
+
 def collate(data: PreparedData, rows: Sequence[int], batching: Batching) -> MicroBatch:
     """Makes one micro-batch of rows: targets are shifted by one within each.
 
@@ -217,7 +269,8 @@ def collate(data: PreparedData, rows: Sequence[int], batching: Batching) -> Micr
     found = [(ids.long(), torch.where(mask[1:], ids[1:].long(), IGNORE)) for ids, mask in read]
     counts = tuple(int(mask[1:].sum()) for _, mask in read)
     if batching.packed:
-        return _packed(rows, found, counts, batching.shares)
+        starts = [before_targets(*each) for each in read] if batching.shares else None
+        return _packed(rows, found, counts, starts)
     lengths = tuple(len(ids) for ids, _ in found)
     input_ids = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
     targets = torch.full_like(input_ids, IGNORE)
@@ -227,16 +280,22 @@ def collate(data: PreparedData, rows: Sequence[int], batching: Batching) -> Micr
 
 
 def _packed(
-    rows: Sequence[int], found: Sequence[tuple[Tensor, Tensor]], counts: tuple[int, ...], shares: bool
+    rows: Sequence[int],
+    found: Sequence[tuple[Tensor, Tensor]],
+    counts: tuple[int, ...],
+    starts: Sequence[list[int]] | None,
 ) -> MicroBatch:
     """Puts rows, ids and targets of each, end to end; before them what several begin with, if it is to stand once.
 
-    Only what comes before the last token without a loss is shared: a target belongs to one row.
+    Args:
+        rows: their numbers.
+        found: ids and targets of each.
+        counts: of the targets of each.
+        starts: what of each row may be shared; None where nothing is to be.
     """
     groups = [(0, list(range(len(rows))))]
-    if shares:
-        first = [int((wanted != IGNORE).int().argmax()) for _, wanted in found]
-        groups = shared_beginnings([ids[:end].tolist() for (ids, _), end in zip(found, first, strict=True)])
+    if starts is not None:
+        groups = shared_beginnings(starts)
     beginnings = [(shared, found[places[0]][0][:shared]) for shared, places in groups if shared]
     ids = [tokens for _, tokens in beginnings]
     targets = [torch.full_like(tokens, IGNORE) for tokens in ids]

@@ -1,11 +1,12 @@
-"""The micro-batches of a run, counted by lengths before one is read. Knows no model."""
+"""The micro-batches of a run, counted before one is computed. Knows no model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from litft.config.plan import TrainPlan
-from litft.data.batches import MULTIPLE, Batching, rows_of_window, split_rows
+from litft.data.batches import MULTIPLE, Batching, before_targets, rows_of_window, split_rows
+from litft.data.prefixes import shared_beginnings
 from litft.data.store import PreparedData
 from litft.train.state import Inputs
 
@@ -37,7 +38,7 @@ class Batches:
 
 
 def count_batches(inputs: Inputs, plan: TrainPlan) -> Batches:
-    """Splits the windows of the first epoch, by lengths alone."""
+    """Splits the windows of the first epoch."""
     data, seed = inputs.train, inputs.config.seed if inputs.config.train.shuffle else None
     examples = tokens = targets = positions = micro_batches = 0
     most: tuple[tuple[int, int], list[int], list[int]] = ((0, 0), [], [])
@@ -55,8 +56,10 @@ def count_batches(inputs: Inputs, plan: TrainPlan) -> Batches:
 
 
 def count_positions(data: PreparedData, rows: list[int], batching: Batching) -> int:
-    """Gives tokens and padding of one micro-batch; what rows may share is counted in each."""
+    """Gives tokens and padding of one micro-batch, what rows share counted once."""
     lengths = data.lengths[rows]
-    if batching.packed:
-        return -(-int(lengths.sum()) // MULTIPLE) * MULTIPLE
-    return len(rows) * int(lengths.max())
+    if not batching.packed:
+        return len(rows) * int(lengths.max())
+    groups = shared_beginnings([before_targets(*data.row(row)) for row in rows]) if batching.shares else []
+    tokens = int(lengths.sum()) - sum(shared * (len(places) - 1) for shared, places in groups)
+    return -(-tokens // MULTIPLE) * MULTIPLE

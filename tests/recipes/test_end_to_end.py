@@ -196,10 +196,14 @@ def test_the_recipe_as_a_script_gives_the_same_weights(tmp_path: Path) -> None:
 
 def test_an_edited_copy_of_a_recipe_trains_by_its_own_loss(tmp_path: Path) -> None:
     text = (ROOT / "finetune" / "lora.py").read_text(encoding="utf-8")
-    plain = 'F.cross_entropy(logits.float(), targets, reduction="none")'
+    plain = "return cross_entropy(logits, targets)"
     assert text.count(plain) == 1
+    smoothed = 'return torch.nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=0.2)'
     copy = tmp_path / "my_idea.py"
-    copy.write_text(text.replace(plain, plain.replace('"none"', '"none", label_smoothing=0.2')), encoding="utf-8")
+    copy.write_text(
+        text.replace(plain, smoothed).replace("from torch import Tensor", "import torch\nfrom torch import Tensor"),
+        encoding="utf-8",
+    )
     run_script(copy, words("lora", tmp_path / "out"))
     mine, theirs = (load_file(folder / "final" / "lora.safetensors") for folder in (tmp_path / "out", Path("out/lora")))
     assert mine.keys() == theirs.keys()

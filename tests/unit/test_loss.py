@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from litft.data.batches import IGNORE
 from litft.errors import TrainingError
-from litft.train.loss import iter_targets, sum_loss_and_correct, sum_target_loss
+from litft.train.loss import cross_entropy, iter_targets, sum_loss_and_correct, sum_target_loss
 
 
 def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -108,3 +108,17 @@ def test_validation_counts_right_answers(problem: tuple[nn.Linear, Tensor, Tenso
     loss, correct = sum_loss_and_correct(head, hidden, targets, token_loss, 4)
     assert correct.item() == int((likeliest == targets)[wanted].sum())
     assert loss.item() == pytest.approx(sum_target_loss(head, hidden, targets, token_loss, 4).total.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_recipes_loss_is_torchs_cross_entropy_with_its_gradient(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(7, 50, generator=generator)).to(dtype).requires_grad_()
+    targets, weights = torch.randint(0, 50, (7,), generator=generator), torch.rand(7, generator=generator)
+    ours, theirs = cross_entropy(logits, targets), token_loss(logits, targets)
+    assert ours.dtype == torch.float32 and torch.allclose(ours, theirs, rtol=1e-6)
+    one, two = (torch.autograd.grad((each * weights).sum(), logits)[0] for each in (ours, theirs))
+    assert one.dtype == dtype and torch.allclose(
+        one.float(), two.float(), rtol=1e-6 if dtype == torch.float32 else 2e-2
+    )
+    assert not cross_entropy(logits.detach(), targets).requires_grad

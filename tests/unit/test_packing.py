@@ -14,7 +14,7 @@ from tiny_run import methods
 from torch import Tensor, nn
 
 from litft.config.run import LoRAConfig
-from litft.data.batches import pack
+from litft.data.batches import pack, pack_alike
 from litft.data.prefixes import LEAST_TOKENS, shared_beginnings
 from litft.methods.base import freeze
 from litft.methods.lora import LoRALinear
@@ -128,6 +128,26 @@ def test_two_templates_are_two_groups_although_they_begin_alike() -> None:
     one, two = [*range(16), *range(50, 70)], [*range(16), *range(80, 100)]
     rows = [[*one, 1], [*two, 1], [*one, 2], [*two, 2], [7, 7], [*two, 3]]
     assert sorted(shared_beginnings(rows)) == [(0, [4]), (36, [0, 2]), (36, [1, 3, 5])]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 40)), min_size=1, max_size=60), st.integers(60, 200))
+def test_bins_hold_what_rows_begin_with_once(drawn: list[tuple[int, int]], room: int) -> None:
+    frames = [[], [1] * 20, [1] * 10 + [2] * 20]
+    starts = [[*frames[frame], 100 + place] for place, (frame, _) in enumerate(drawn)]
+    lengths = [len(start) + more for start, (_, more) in zip(starts, drawn, strict=True)]
+    bins = pack_alike(starts, lengths, room)
+    assert sorted(place for chosen in bins for place in chosen) == list(range(len(drawn)))
+    for chosen in bins:
+        groups = shared_beginnings([starts[place] for place in chosen])
+        left_out = sum(shared * (len(places) - 1) for shared, places in groups)
+        assert len(chosen) == 1 or sum(lengths[place] for place in chosen) - left_out <= room
+
+
+def test_a_shared_beginning_leaves_room_for_more_rows() -> None:
+    starts = [[*range(30), 100 + place] for place in range(8)]
+    lengths = [40] * 8
+    assert [len(chosen) for chosen in pack(lengths, 120)] == [3, 3, 2]
+    assert [len(chosen) for chosen in pack_alike(starts, lengths, 120)] == [8]  # 30 + 8 x 10 = 110
 
 
 def test_documents_do_not_see_each_other() -> None:
