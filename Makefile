@@ -15,7 +15,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict benchmarks/convert.py benchmarks/finetune.py benchmarks/ours benchmarks/prepare.py
+	$(BIN)/mypy --strict benchmarks/convert.py benchmarks/finetune.py benchmarks/gpu.py benchmarks/ours benchmarks/prepare.py
 	$(BIN)/lint-imports --no-logo
 
 parity: $(VENV)/.installed-dev

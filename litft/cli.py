@@ -16,15 +16,17 @@ from typing import Any, NoReturn
 from litft import __version__
 from litft.config.commands import COMMANDS, Command
 from litft.config.processes import is_first
-from litft.errors import ConfigError, LitftError, StoppedElsewhereError, did_you_mean
+from litft.errors import ConfigError, FaultsFoundError, LitftError, StoppedElsewhereError, did_you_mean
 
+FAULTS_FOUND = 1
 USER_MISTAKE = 2
 INTERRUPTED = 130
-NAMES_HINT = "A last name that is unique may stand alone: --max_iters is --train.max_iters."
+NAMES_HINT = """A last name that is unique may stand alone: --max_iters is --train.max_iters.
+--sweep.LEAF A,B runs every combination of such values: --sweep.learning_rate 1e-4,3e-4 --sweep.seed 1,2."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one command and gives the exit code: 0, 2 for a mistake of the user's, 130 for Ctrl-C.
+    """Runs one command and gives the exit code: 0, 1 for faults found, 2 for a mistake of the user's, 130 for Ctrl-C.
 
     Args:
         args: the words after `litft`; None takes them from the process.
@@ -41,8 +43,8 @@ def run_recipe(method: str, file: str) -> NoReturn:
         file: the recipe's `__file__`.
     """
     command = find_command(["finetune", method])[0]
-    words, prog = sys.argv[1:], f"python {file}"
-    sys.exit(_answer(lambda: _call(command, lambda *given: _import_file(Path(file)).main(*given), words, prog)))
+    words, prog, start = sys.argv[1:], f"python {file}", [sys.executable, file]
+    sys.exit(_answer(lambda: _call(command, lambda *given: _import_file(Path(file)).main(*given), words, prog, start)))
 
 
 def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
@@ -97,17 +99,37 @@ def _run_command(words: list[str]) -> None:
         _call(command, lambda *given: getattr(importlib.import_module(module), name)(*given), rest)
 
 
-def _call(command: Command, target: Callable[..., Any], words: list[str], prog: str | None = None) -> None:
-    """Builds the command's config and calls its function."""
-    from litft.config.parse import HelpRequest, parse_config  # jsonargparse: 0.1 s that `litft --help` need not pay
+def _call(
+    command: Command,
+    target: Callable[..., Any],
+    words: list[str],
+    prog: str | None = None,
+    start: Sequence[str] | None = None,
+) -> None:
+    """Builds the command's config, or those of a sweep, and calls its function.
+
+    Args:
+        command: which one.
+        target: its function.
+        words: its flags.
+        prog: the command as it was typed.
+        start: the words that start it in another process.
+    """
+    from litft.config.parse import HelpRequest, parse_runs  # jsonargparse: 0.1 s that `litft --help` need not pay
 
     module, _, name = command.config.partition(":")
     kind = getattr(importlib.import_module(module), name)
     prog = prog or f"litft {' '.join(command.words)}"
     try:
-        config = parse_config(kind, words, prog, _description(command))
+        runs = parse_runs(kind, words, prog, _description(command))
     except HelpRequest as request:
         print(str(request).rstrip())  # noqa: T201
+        return
+    config = runs.runs[0].config
+    if runs.is_sweep:
+        sweep = importlib.import_module("litft.train.sweep").run_sweep
+        folder = f"out/{command.words[1]}/{config.data_dir.name}-sweep"
+        sweep(runs, target, start or [sys.executable, "-m", "litft", *command.words], folder, report)
         return
     speaks = is_first(getattr(config, "processes", 1))
     result = target(*([command.bound] if command.bound else []), config, report if speaks else _say_nothing)
@@ -148,6 +170,9 @@ def _answer(work: Callable[[], object]) -> int:
         work()
     except StoppedElsewhereError:  # not a failure of this process: a launcher would kill the one that says why
         return 0
+    except FaultsFoundError as error:
+        report(f"litft: {error}")
+        return FAULTS_FOUND
     except LitftError as error:
         report("litft: " + str(error).replace("\n", "\\n"))  # a value may hold line ends; the sentence has one line
         return USER_MISTAKE

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from tiny_text import write_checkpoint
+from torch.distributed.fsdp import FSDPModule
 
 from litft.checkpoint.files import load_model_config, save_model_config
 from litft.checkpoint.tensors import save_safetensors, tensor_specs
@@ -29,6 +30,8 @@ from litft.train.setup import open_inputs, start_out_dir
 from litft.train.state import Run
 
 CPU = torch.device("cpu")
+# Whole numbers, and weights that a process did not use: since torch 2.13.
+CUTS_ALL = hasattr(FSDPModule, "set_reduce_scatter_unused_params")
 SIZES = {"n_layer": 2, "n_head": 4, "n_query_groups": 2, "n_embd": 16, "intermediate_size": 24, "block_size": 64}
 LORA = LoRAConfig(r=4, alpha=8, dropout=0.1, targets=("q", "k", "v", "proj", "mlp", "head"))
 
@@ -37,6 +40,18 @@ def methods() -> dict[str, Method]:
     """Gives one of each method, everything it can train included."""
     adapter = AdapterConfig(prompt_length=3, start_layer=1)
     return {"full": Full(), "lora": LoRA(LORA), "adapter": Adapter(adapter), "adapter_v2": AdapterV2(adapter)}
+
+
+def variants() -> dict[str, LoRA]:
+    """Gives LoRA's variants, on every weight."""
+    plain = dataclasses.replace(LORA, dropout=0.0)
+    return {
+        "rslora": LoRA(dataclasses.replace(plain, scaling="rank_stabilised")),
+        "dora": LoRA(dataclasses.replace(plain, dora=True)),
+        "pissa": LoRA(dataclasses.replace(plain, init="pissa")),
+        "pissa_fast": LoRA(dataclasses.replace(plain, init="pissa_fast")),
+        "pissa_dora": LoRA(dataclasses.replace(plain, init="pissa", dora=True)),
+    }
 
 
 def make_world(folder: Path, rows: int = 24, seed: int = 3, tokenizer_hash: str | None = None, **config: Any) -> Path:

@@ -28,6 +28,7 @@ from litft.config.parse import parse_config
 from litft.model.gpt import GPT
 from litft.model.load import DTYPES, build_empty, load_model
 from litft.model.quantize import QuantizedLinear, apply_quantize
+from litft.train.flops import model_flops
 from litft.train.setup import open_inputs
 from litft.train.state import Run
 
@@ -102,7 +103,10 @@ def main() -> None:
         return
     steps = Steps(given.warmup, given.steps, given.profile)
     train(given.method, flags, given.random, steps)
-    print(json.dumps({"gflops": rate, **summarize(steps)}))
+    result = summarize(steps)
+    rates = {"tokens_per_second": result["tokens"] / result["seconds"]}
+    rates["utilisation"] = result["model_flops"] / result["seconds"] / (rate * 1e9)
+    print(json.dumps({"gflops": rate, **result, **rates}))
 
 
 def train(method: str, flags: Sequence[str], random: bool, steps: Steps) -> None:
@@ -130,7 +134,9 @@ def replace(original: object, other: object) -> None:
             module.__dict__.update({key: other for key, value in vars(module).items() if value is original})
 
 
-def random_model(checkpoint_dir: Path, precision: str, device: torch.device, quantize: str = "none") -> GPT:
+def random_model(
+    checkpoint_dir: Path, precision: str, device: torch.device, quantize: str = "none", reader: Any = None
+) -> GPT:
     """Does what `load_model` does, with random weights, tensor by tensor."""
     model = build_empty(read_model_config(checkpoint_dir))
     if quantize != "none":
@@ -174,6 +180,9 @@ def summarize(steps: Steps) -> dict[str, Any]:
         "positions": steps.sums["tokens"] + steps.sums["padding_tokens"],
         "parameters_without_input_embedding": steps.run.inputs.parameters - embedding,
         "trainable_parameters": steps.run.inputs.trainable_parameters,
+        "model_flops": flops_of(steps),
+        "attention": steps.run.gpt.backend,
+        "compiled": "forward" in vars(steps.run.gpt.get_submodule("transformer.h.0")),
     }
     if torch.cuda.is_available():
         result["gpu"] = torch.cuda.get_device_name()
@@ -182,6 +191,15 @@ def summarize(steps: Steps) -> dict[str, Any]:
     if steps.profiler:
         result["profile"] = print_profile(steps.profiler, steps.run.gpt.config.padded_vocab_size)
     return result
+
+
+def flops_of(steps: Steps) -> float:
+    """Gives the model FLOPs of the measured steps: those of all rows, by the share of their tokens."""
+    assert steps.run
+    inputs = steps.run.inputs
+    lengths, targets = inputs.train.lengths[inputs.train_rows], inputs.train.target_counts[inputs.train_rows]
+    whole = model_flops(inputs.model_config, inputs.method, lengths, int(targets.sum()))
+    return whole * steps.sums["tokens"] / int(lengths.sum())
 
 
 def print_profile(profiler: profile, vocab_size: int) -> dict[str, float]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from litft.errors import ConfigError
 
 REQUIRED = dataclasses.MISSING
+# How an item of a list looks, for the sentence about one that cannot be read.
+LIST_ITEMS = {float: "0.9", int: "2"}
 LARGEST_SEED = 2**32 - 1  # Source: `max_seed_value` of lightning_fabric's seed.py
 
 
@@ -69,3 +73,22 @@ def require_interval(name: str, value: float) -> None:
         raise ConfigError(f"{name} is {value}; it must be above 0.")
     if value > 1 and value != int(value):
         raise ConfigError(f"{name} is {value}; write a fraction of the run below 1, or a whole number of steps.")
+
+
+def describe_type(kind: Any) -> str:
+    """Says in words what a type admits."""
+    if kind is type(None):
+        return "null"
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return (
+            ", ".join(str(choice) for choice in arguments[:-1]) + f"{' or ' if arguments[:-1] else ''}{arguments[-1]}"
+        )
+    if typing.get_origin(kind) in (tuple, list):
+        shown = (LIST_ITEMS.get(part, "name") for part in arguments if part is not ...)
+        return f"a list such as [{', '.join(shown)}]"
+    if typing.get_origin(kind) is dict:
+        return "a mapping such as key=value"
+    if arguments:
+        return " or ".join(describe_type(argument) for argument in arguments)
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}[kind]

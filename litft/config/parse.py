@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from litft.config.fields import REQUIRED
+from litft.config.fields import REQUIRED, describe_type
 from litft.config.io import dump_yaml, load_yaml
+from litft.config.sweep import PREFIX, Runs, SweptRun, check_axis, combine, name_runs, split_values
 from litft.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
@@ -27,9 +28,6 @@ Config = TypeVar("Config")
 # Spellings of Lit-GPT that the field's tutorials use, and the leaf they mean.
 LIT_GPT_NAMES = {"csv_dir": "data_file", "csv_path": "data_file", "override_max_seq_length": "max_seq_length"}
 COMMAND_LINE = "the command line"
-
-# How an item of a list looks, for the sentence about one that cannot be read.
-LIST_ITEMS = {float: "0.9", int: "2"}
 
 
 class HelpRequest(Exception):  # noqa: N818 - no error
@@ -54,10 +52,15 @@ class Given:
 
 
 def parse_config(kind: type[Config], args: Sequence[str], prog: str, description: str) -> Config:
-    """Gives the config that flags and YAML ask for; flags override `--config FILE`.
+    """Gives the config that flags and YAML ask for, of a sweep that of its first run; `parse_runs` says the rest."""
+    return typing.cast(Config, parse_runs(kind, args, prog, description).runs[0].config)
+
+
+def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str) -> Runs:
+    """Gives what flags and YAML ask for; flags override `--config FILE`.
 
     Args:
-        kind: a frozen dataclass declared with `leaf` and `section`.
+        kind: a frozen dataclass declared with `leaf` and `section`; one with `sweep_jobs` takes `--sweep.LEAF A,B`.
         args: the words after the command.
         prog: the command as typed, for the help.
         description: what the command does and an example or two, for the help.
@@ -76,15 +79,44 @@ def parse_config(kind: type[Config], args: Sequence[str], prog: str, description
         given |= _read_file(_path(flags.pop("config").text), fields)
     printing = flags.pop("print_config", None)
     given |= flags
+    swept = {name.removeprefix(PREFIX): given.pop(name) for name in list(given) if name.startswith(PREFIX)}
+    for name in swept.keys() & flags.keys():
+        raise ConfigError(f"{flags[name].origin} and {swept[name].origin} are both given; leave one out.")
     namespace = _check_types(parser, fields, given)
+    axes = {name: _values(parser, fields, name, value) for name, value in swept.items()}
+    told = _plain(_nested(namespace.as_dict())) | ({"sweep": _plain(axes)} if axes else {})
     if printing:
-        secrets = {name for name, field in fields.items() if field.secret}
-        shown = {key: value for key, value in _nested(namespace.as_dict()).items() if key not in secrets}
-        raise HelpRequest(dump_yaml(_plain(shown)))
-    missing = [name for name, field in fields.items() if field.default is REQUIRED and name not in given]
+        raise HelpRequest(dump_yaml({name: value for name, value in told.items() if not _is_secret(fields, name)}))
+    missing = [name for name, field in fields.items() if field.default is REQUIRED and name not in {*given, *axes}]
     if missing:
         raise ConfigError(f"{' and '.join('--' + name for name in missing)} must be given; see {prog} --help.")
-    return typing.cast(Config, _build(kind, _nested(namespace.as_dict())))
+    points = combine(axes)
+    runs = [
+        SweptRun(name, point, _build(kind, _with_values(namespace, point)))
+        for name, point in zip(name_runs(points), points, strict=True)
+    ]
+    return Runs(runs, told)
+
+
+def _values(parser: ArgumentParser, fields: dict[str, Leaf], name: str, given: Given) -> list[Any]:
+    """Gives the values of one leaf of a sweep, each of the leaf's type."""
+    parts = split_values(given.value, given.origin)
+    values = [_check_types(parser, fields, {name: Given(part, given.origin)})[name] for part in parts]
+    check_axis(name, given.origin, values)
+    return values
+
+
+def _with_values(namespace: Namespace, point: dict[str, Any]) -> dict[str, Any]:
+    """Gives the nested values of one run of a sweep."""
+    own = namespace.clone()
+    for name, value in point.items():
+        own[name] = value
+    return _nested(own.as_dict())
+
+
+def _is_secret(fields: dict[str, Leaf], name: str) -> bool:
+    """Says whether a leaf is never shown."""
+    return name in fields and fields[name].secret
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -153,6 +185,8 @@ def _full_name(name: str, fields: dict[str, Leaf], origin: str) -> str:
     """Gives the dotted name of a flag or key, which may be a lone leaf name or a Lit-GPT spelling."""
     if name in fields:
         return name
+    if name.startswith(PREFIX) and "sweep_jobs" in fields:
+        return PREFIX + _full_name(name.removeprefix(PREFIX), fields, origin)
     leaf = LIT_GPT_NAMES.get(name, name)
     found = [full for full in fields if full.rpartition(".")[2] == leaf]
     if len(found) == 1:
@@ -215,7 +249,8 @@ def _is_flag(word: str, fields: dict[str, Leaf]) -> bool:
     """Says whether a word is one of the command's flags, and so no value unless written `--name=WORD`."""
     name = word[2:].partition("=")[0]
     leaves = {full.rpartition(".")[2] for full in fields}
-    return word.startswith("--") and name in {*fields, *leaves, *LIT_GPT_NAMES, "config", "print_config", "help"}
+    known = {*fields, *leaves, *LIT_GPT_NAMES, "config", "print_config", "help"}
+    return word.startswith("--") and (name in known or name.startswith(PREFIX))
 
 
 def _flatten(values: dict[str, Any], fields: dict[str, Leaf], prefix: str = "") -> list[tuple[str, Any]]:
@@ -223,7 +258,10 @@ def _flatten(values: dict[str, Any], fields: dict[str, Leaf], prefix: str = "") 
     found: list[tuple[str, Any]] = []
     for key, value in values.items():
         name = f"{prefix}{key}"
-        is_section = name not in fields and any(full.startswith(f"{name}.") for full in fields)
+        leaf = name.removeprefix(PREFIX)
+        is_section = leaf not in fields and (
+            f"{leaf}." == PREFIX or any(each.startswith(f"{leaf}.") for each in fields)
+        )
         if is_section and (value is None or isinstance(value, dict)):  # None: a heading with nothing below
             found += _flatten(value or {}, fields, f"{name}.")
         else:
@@ -260,7 +298,7 @@ def _check_types(parser: ArgumentParser, fields: dict[str, Leaf], given: dict[st
             if isinstance(namespace[name], float) and not math.isfinite(namespace[name]):
                 raise ValueError("not finite")
         except (ArgumentError, ValueError) as error:
-            raise ConfigError(f'{value.origin} is "{value.text}"; it must be {_describe(field.type)}.') from error
+            raise ConfigError(f'{value.origin} is "{value.text}"; it must be {describe_type(field.type)}.') from error
     return namespace
 
 
@@ -313,25 +351,6 @@ def _number(text: str, kind: type[int] | type[float]) -> float | str:
         return kind(text)
     except ValueError:
         return text
-
-
-def _describe(kind: Any) -> str:
-    """Says in words what a type admits."""
-    if kind is type(None):
-        return "null"
-    arguments = typing.get_args(kind)
-    if typing.get_origin(kind) is typing.Literal:
-        return (
-            ", ".join(str(choice) for choice in arguments[:-1]) + f"{' or ' if arguments[:-1] else ''}{arguments[-1]}"
-        )
-    if typing.get_origin(kind) in (tuple, list):
-        shown = (LIST_ITEMS.get(part, "name") for part in arguments if part is not ...)
-        return f"a list such as [{', '.join(shown)}]"
-    if typing.get_origin(kind) is dict:
-        return "a mapping such as key=value"
-    if arguments:
-        return " or ".join(_describe(argument) for argument in arguments)
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}[kind]
 
 
 def _nested(values: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A field is one line here; its flag (`--train.max_iters`), its YAML key, its help
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,12 +22,24 @@ Quantize = Literal["none", "bnb.nf4", "bnb.nf4-dq", "bnb.fp4", "bnb.fp4-dq", "bn
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAConfig:
-    """Low-rank adapters. Source: arXiv 2106.09685."""
+    """Low-rank adapters. Source: arXiv 2106.09685; rsLoRA 2312.03732; DoRA 2402.09353; PiSSA 2404.02948."""
 
     r: int = leaf(8, "rank of each adapter")
     alpha: float = leaf(16, "the adapter's output is scaled by alpha / r")
     dropout: float = leaf(0.05, "dropout on the adapter's input")
     targets: tuple[str, ...] = leaf(("q", "v"), f"which weights get one, among {', '.join(LORA_TARGETS)}")
+    scaling: Literal["standard", "rank_stabilised"] = leaf(
+        "standard", "rank_stabilised scales by alpha / sqrt(r), so that high ranks learn too (rsLoRA)"
+    )
+    dora: bool = leaf(False, "also train how large each row of the weight is (DoRA)")
+    init: Literal["random", "pissa", "pissa_fast"] = leaf(
+        "random", "pissa: begin with the largest part of the weight itself; pissa_fast finds it nearly, in less time"
+    )
+
+    @property
+    def scale(self) -> float:
+        """What the adapter's output is multiplied by."""
+        return self.alpha / (self.r if self.scaling == "standard" else math.sqrt(self.r))
 
     def __post_init__(self) -> None:
         """Refuses a rank, a share or a target that cannot be meant.
@@ -44,6 +57,11 @@ class LoRAConfig:
                 raise ConfigError(f'lora.targets has "{target}"; the targets are {", ".join(LORA_TARGETS)}.')
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ConfigError(f"lora.targets is {list(self.targets)}; name at least one, each once.")
+        if self.init != "random" and self.dropout:
+            raise ConfigError(
+                f"lora.init is {self.init} and lora.dropout {self.dropout}, which would drop the largest part of the "
+                "weight itself; set lora.dropout to 0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +106,9 @@ class RunConfig:
     dry_run: bool = leaf(False, "check everything, tell steps, memory and work, and stop: litft plan")
     measure: bool = leaf(False, "with dry_run: load the weights too and time a step")
     seed: int = leaf(1337, "of the order of examples, dropout and sampling")
+    sweep_jobs: int = leaf(
+        1, "of a sweep (--sweep.LEAF A,B runs every combination): so many runs at a time, each on GPUs of its own"
+    )
     train: TrainConfig = section(TrainConfig, "length and batches")
     optim: OptimConfig = section(OptimConfig, "optimizer and schedule")
     eval: EvalConfig = section(EvalConfig, "validation")
@@ -111,7 +132,7 @@ class RunConfig:
             )
         if self.measure and not self.dry_run:
             raise ConfigError("measure is true, which is for --dry_run true and litft plan; leave it out.")
-        for name in ("devices", "num_nodes"):
+        for name in ("devices", "num_nodes", "sweep_jobs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.processes > self.train.global_batch_size:

@@ -31,14 +31,28 @@ class TrainConfig:
         "compute activations again in the backward pass instead of keeping them: those of each MLP (half the memory, a "
         "sixth more work), or of each block (a third more)",
     )
+    compile: Literal["auto", "none", "block"] = leaf(
+        "auto",
+        "block: torch.compile compiles each block, which takes a minute at the start; auto: on a GPU, but where the "
+        "weights are cut over several; quantised ones never are",
+    )
+    attention: Literal["auto", "grouped", "varlen", "flex"] = leaf(
+        "auto",
+        "of packed rows. grouped: rows of like length side by side; varlen, flex: torch's kernels for GPUs; auto: on a "
+        "GPU in 16 bits the first of these that can compute the model, after a trial",
+    )
     offload_activations: bool = leaf(False, "keep activations in the CPU's memory until the backward pass: slower")
     epochs: int | None = leaf(1, "passes over the training rows")
     max_iters: int | None = leaf(None, "at most this many times micro_batch_size examples")
     max_steps: int | None = leaf(None, "at most this many optimizer steps")
     max_time: str | None = leaf(None, "at most this long: 24:00:00, 24h, 90m or seconds")
+    max_gpu_hours: float | None = leaf(None, "at most so many hours of all processes together: 8 GPUs have 1/8 each")
     shuffle: bool = leaf(True, "a new order in each epoch; false keeps that of train.pt")
     max_seq_length: int | None = leaf(None, "leave out rows over this many tokens (default: as the data was prepared)")
     save_interval: float = leaf(0.25, "write a checkpoint every so many steps, or every fraction of the run below 1")
+    save_async: bool = leaf(
+        True, "write checkpoints beside the next steps, from a copy, where that has room; false: the steps wait"
+    )
     export_interval: float | None = leaf(
         None, "write a Hugging Face folder every so many steps, or every fraction of the run below 1 (default: never)"
     )
@@ -58,6 +72,8 @@ class TrainConfig:
             least["micro_batch_size"] = 1
         require_at_least("train", self, {**least, "keep": 1, "log_interval": 1, "max_seq_length": 2})
         require_at_least("train", self, {"neftune_alpha": 0, "label_smoothing": 0})
+        if self.max_gpu_hours is not None and self.max_gpu_hours <= 0:
+            raise ConfigError(f"train.max_gpu_hours is {self.max_gpu_hours}; it must be above 0.")
         if self.neftune_alpha and self.pack == "shared_prefix":
             raise ConfigError(
                 f"train.neftune_alpha is {self.neftune_alpha}, noise of each row's own, and train.pack is "
@@ -81,6 +97,17 @@ class TrainConfig:
         if not (self.epochs or self.max_iters or self.max_steps):
             raise ConfigError("The run has no end; set train.epochs, train.max_iters or train.max_steps.")
         parse_duration(self.max_time)
+
+    def time_limit(self, processes: int) -> tuple[str, float] | None:
+        """Gives the bound of a run's time that comes first, and its seconds; None without one.
+
+        Args:
+            processes: that train together.
+        """
+        limits = {"max_time": parse_duration(self.max_time)}
+        limits["max_gpu_hours"] = self.max_gpu_hours and self.max_gpu_hours * 3600 / processes
+        found = {name: seconds for name, seconds in limits.items() if seconds is not None}
+        return min(found.items(), key=lambda item: item[1], default=None)
 
     @property
     def micro_batch_rows(self) -> int:
@@ -113,6 +140,16 @@ class EvalConfig:
     interval: float | Literal["epoch"] = leaf(0.1, "validate every so many steps, fraction of the run, or `epoch`")
     max_new_tokens: int = leaf(100, "longest sampled answer in tokens")
     prompts: int = leaf(1, "how many rows, the first of test.pt, are answered at each validation")
+    patience: int | None = leaf(None, "end the run after so many validations in a row that did not improve the loss")
+    min_delta: float = leaf(0.0, "a smaller improvement of the held-out loss, in nats, is none to eval.patience")
+    use_best: bool | None = leaf(
+        None, "final/ holds the weights of the lowest held-out loss, not the last ones (default: with eval.patience)"
+    )
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether `final/` is to hold the best weights."""
+        return self.patience is not None if self.use_best is None else self.use_best
 
     def __post_init__(self) -> None:
         """Refuses numbers out of range.
@@ -120,7 +157,7 @@ class EvalConfig:
         Raises:
             ConfigError: naming the field, its value and its range.
         """
-        require_at_least("eval", self, {"max_new_tokens": 1, "prompts": 0})
+        require_at_least("eval", self, {"max_new_tokens": 1, "prompts": 0, "patience": 1, "min_delta": 0})
         if self.interval != "epoch":
             require_interval("eval.interval", self.interval)
 

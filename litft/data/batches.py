@@ -49,12 +49,15 @@ class MicroBatch:
 
     @property
     def documents(self) -> tuple[tuple[int, int], ...] | None:
-        """What is packed into one row, as the model asks for it: tokens, and which document is gone on from, or -1."""
+        """What is packed into one row, as the model asks for it: tokens, and which document is gone on from, or -1.
+
+        Padding is a document of its own: the length of a row may say how its positions are rotated.
+        """
         if not self.packed:
             return None
-        own = list(self.own_lengths)
-        own[-1] += self.padding_tokens  # stands behind the last row, which does not see it
-        return (*((length, -1) for length in self.shared), *zip(own, self.after or (-1,) * len(own), strict=True))
+        own = zip(self.own_lengths, self.after or (-1,) * len(self.rows), strict=True)
+        padding = [(self.padding_tokens, -1)] if self.padding_tokens else []
+        return (*((length, -1) for length in self.shared), *own, *padding)
 
     @property
     def own_lengths(self) -> tuple[int, ...]:

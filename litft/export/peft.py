@@ -5,6 +5,7 @@ An adapter's rows move as the weight's rows move, so the family's own rules say 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,19 @@ import torch
 from torch import Tensor
 
 from litft.checkpoint.disk import atomic_folder, read_json, require_free, write_json
-from litft.checkpoint.files import CHECKPOINTS_DIR, copy_side_files, load_model_config, resolve_checkpoint_dir
+from litft.checkpoint.files import (
+    CHECKPOINTS_DIR,
+    WEIGHTS_NAME,
+    copy_side_files,
+    load_model_config,
+    resolve_checkpoint_dir,
+)
 from litft.checkpoint.hf_folder import REPORT_FILE, check_description, tokenizer_of, write_chat_template
 from litft.checkpoint.layout import to_theirs
-from litft.checkpoint.tensors import save_safetensors, tensor_specs
+from litft.checkpoint.tensors import load_weights, save_safetensors, tensor_specs
 from litft.config.export import ExportPeftConfig
 from litft.config.model import ModelConfig
+from litft.config.run import LoRAConfig
 from litft.errors import CheckpointError
 from litft.export.adaption import adaption_prompt
 from litft.export.certificate import write_report
@@ -32,8 +40,10 @@ from litft.families.base import Copied
 from litft.families.shapes import state_shapes
 from litft.methods.adapter import Adapter
 from litft.methods.base import Method
+from litft.methods.dora import DoRALinear
 from litft.methods.load import check_base, load_method
-from litft.methods.lora import LoRA, LoRALinear
+from litft.methods.lora import LoRA
+from litft.methods.lora_linear import LoRALinear
 from litft.methods.merged import load_changes, require_nonzero
 from litft.methods.new_tokens import WithNewTokens
 from litft.text.style_files import STYLE_FILE, saved_style
@@ -111,7 +121,7 @@ def _adapter_of(checkpoint_dir: Path, base_dir: Path, method: Method) -> PeftAda
     model = load_model_config(base_dir)
     changes = load_changes(checkpoint_dir, model, method)
     require_nonzero(changes, checkpoint_dir)
-    return lora_adapter(model, method, changes.layers)
+    return lora_adapter(model, method, changes.layers, load_weights(base_dir / WEIGHTS_NAME))
 
 
 def write_adapter(folder: Path, adapter: PeftAdapter, base: str, side_dir: Path) -> None:
@@ -133,13 +143,16 @@ def write_adapter(folder: Path, adapter: PeftAdapter, base: str, side_dir: Path)
         write_chat_template(folder, tokenizer, saved_style(side_dir))
 
 
-def lora_adapter(model: ModelConfig, method: LoRA, layers: Mapping[str, LoRALinear]) -> PeftAdapter:
+def lora_adapter(
+    model: ModelConfig, method: LoRA, layers: Mapping[str, LoRALinear], base: Mapping[str, Tensor]
+) -> PeftAdapter:
     """Gives the adapters of a LoRA run in PEFT's form.
 
     Args:
         model: the architecture.
         method: its settings.
         layers: the adapters by the name of the weight that they change.
+        base: the weights of the base.
 
     Raises:
         CheckpointError: a target has no module of its own in transformers.
@@ -151,7 +164,7 @@ def lora_adapter(model: ModelConfig, method: LoRA, layers: Mapping[str, LoRALine
         )
     pairs = peft_pairs(model, layers)
     ranks = {module: len(a) for module, (a, _) in pairs.items()}
-    scale, rank = method.config.alpha / method.config.r, max(ranks.values())
+    alpha, rank = partial(_alpha, method.config), max(ranks.values())
     suffixes = suffixes_of(list(pairs), their_modules(model))
     others = {suffixes[module]: count for module, count in sorted(ranks.items()) if count != rank}
     config = {
@@ -159,22 +172,25 @@ def lora_adapter(model: ModelConfig, method: LoRA, layers: Mapping[str, LoRALine
         "task_type": "CAUSAL_LM",
         "inference_mode": True,
         "r": rank,
-        "lora_alpha": _plain(scale * rank),
+        "lora_alpha": alpha(rank),
         "lora_dropout": method.config.dropout,
         "target_modules": sorted(set(suffixes.values())),
         "rank_pattern": others,
-        "alpha_pattern": {suffix: _plain(scale * count) for suffix, count in others.items()},
+        "alpha_pattern": {suffix: alpha(count) for suffix, count in others.items()},
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "modules_to_save": None,
-        "use_rslora": False,
-        "use_dora": False,
+        "use_rslora": method.config.scaling == "rank_stabilised",
+        "use_dora": method.config.dora,
     }
     tensors = {}
     for module, (a, b) in pairs.items():
         tensors[f"{PREFIX}{module}.lora_A.weight"] = a.contiguous()
         tensors[f"{PREFIX}{module}.lora_B.weight"] = b.contiguous()
+    if method.config.dora:
+        magnitudes = peft_magnitudes(model, layers, base)
+        tensors |= {f"{PREFIX}{module}.lora_magnitude_vector": magnitudes[module] for module in pairs}
     return PeftAdapter(config, tensors)
 
 
@@ -191,6 +207,31 @@ def peft_pairs(model: ModelConfig, layers: Mapping[str, LoRALinear]) -> dict[str
         if adapted:
             pairs |= _pairs_of_rule(rule, adapted, {name: shapes[name][0] for name in rule.our_names})
     return pairs
+
+
+def peft_magnitudes(
+    model: ModelConfig, layers: Mapping[str, LoRALinear], base: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Gives DoRA's magnitude (out,) of each module of transformers; where a row has no adapter, the norm that it has.
+
+    Args:
+        model, layers, base: as `lora_adapter` takes them.
+    """
+    found: dict[str, Tensor] = {}
+    for rule in _copied(model):
+        if any(name in layers for name in rule.our_names):
+            sizes = {name: _row_sizes(base[name], layers.get(name)) for name in rule.our_names}
+            found |= {module_name(theirs): rows.contiguous() for theirs, rows in to_theirs(rule, _readers(sizes))}
+    return found
+
+
+def _row_sizes(weight: Tensor, layer: LoRALinear | None) -> Tensor:
+    """Gives the norm of each row of a weight, or what it was trained to be: (out,) float32."""
+    sizes: Tensor = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32)
+    if isinstance(layer, DoRALinear):
+        for (start, stop), trained in layer.magnitudes():
+            sizes[start:stop] = trained.detach()
+    return sizes
 
 
 Part = tuple[tuple[int, int], Tensor, Tensor]
@@ -274,6 +315,10 @@ def _require_plain_base(base_dir: Path, model: ModelConfig) -> None:
         )
 
 
-def _plain(value: float) -> float:
-    """Gives a whole number as an int, as PEFT's own files have it."""
+def _alpha(config: LoRAConfig, rank: int) -> float:
+    """Gives the alpha by which an adapter of this rank is scaled as one of the run's rank: a whole number as an int, as
+    PEFT's own files have it.
+    """
+    share = rank / config.r
+    value = config.alpha * (share if config.scaling == "standard" else math.sqrt(share))
     return int(value) if value == int(value) else value

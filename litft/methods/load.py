@@ -12,20 +12,21 @@ from typing import Any
 import torch
 
 from litft.checkpoint.disk import weights_sha256
-from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir
+from litft.checkpoint.files import WEIGHTS_NAME, load_model_config, require_converted, resolve_checkpoint_dir
 from litft.config.io import load_yaml
-from litft.config.run import AdapterConfig, LoRAConfig
+from litft.config.run import AdapterConfig
 from litft.errors import CheckpointError, did_you_mean
 from litft.methods.adapter import Adapter, AdapterV2
 from litft.methods.base import Full, Method, trainable_state, weights_path
 from litft.methods.lora import LoRA
+from litft.methods.merged import inner_method
 from litft.methods.new_tokens import with_new_tokens
 from litft.model.gpt import GPT
 from litft.model.load import assign_weights, load_model
 
 METHODS: dict[str, Callable[[dict[str, Any]], Method]] = {
     "full": lambda settings: Full(),
-    "lora": lambda settings: LoRA(LoRAConfig(**{**settings, "targets": tuple(settings["targets"])})),
+    "lora": lambda settings: LoRA.from_settings(settings),
     "adapter": lambda settings: Adapter(AdapterConfig(**settings)),
     "adapter_v2": lambda settings: AdapterV2(AdapterConfig(**settings)),
 }
@@ -48,10 +49,15 @@ def load_finetuned(checkpoint_dir: Path, precision: str, device: torch.device, q
         return load_model(checkpoint_dir, precision, device, quantize)
     base_dir, method = load_method(checkpoint_dir)
     check_base(checkpoint_dir)
-    model = load_model(base_dir, precision, device, quantize)
+    path, plain = weights_path(checkpoint_dir, method), inner_method(method)
+    reader = None
+    if isinstance(plain, LoRA) and quantize != "none":
+        reader = plain.taken_out(path, load_model_config(base_dir), device)
+    model = load_model(base_dir, precision, device, quantize, reader)
     method.apply(model)
-    names = set(trainable_state(model, method))
-    assign_weights(model, weights_path(checkpoint_dir, method), names, torch.float32, device)
+    assign_weights(model, path, set(trainable_state(model, method)), torch.float32, device)
+    if reader:
+        reader.drop(model)
     return model.eval()
 
 

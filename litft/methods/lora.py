@@ -1,79 +1,27 @@
 """LoRA: y = W x + (alpha / r) B A x, with W frozen. Source: arXiv 2106.09685; initial values as in its reference code.
 
 The fused q, k, v weight is [q; k; v], so an adapter on q and v is two slices of rows: no padding, no index tables.
+Its variants stand beside it: rsLoRA is another scale (config), DoRA another layer (dora.py), PiSSA another beginning
+(pissa.py).
 """
 
 from __future__ import annotations
 
-import math
+import dataclasses
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from litft.config.model import ModelConfig
 from litft.config.run import LoRAConfig
 from litft.errors import ConfigError
 from litft.methods.base import settings_of, swap_module
-from litft.methods.lora_product import LoRAProduct
+from litft.methods.dora import DoRALinear
+from litft.methods.lora_linear import LoRALinear
+from litft.methods.pissa import Principal, TakenOut
 from litft.model.gpt import GPT
-
-
-class LoRALinear(nn.Module):
-    """A frozen linear layer and an adapter on some of its rows.
-
-    Attributes:
-        base: the frozen layer, (out, in).
-        lora_A: (P R, in), for P slices of rank R one below the other, so that one product serves all.
-        lora_B: (sum of the slices' rows, R), zero at the start, so that the layer begins as its base.
-    """
-
-    def __init__(self, base: nn.Linear, slices: list[tuple[int, int]], config: LoRAConfig) -> None:
-        super().__init__()
-        self.base, self.slices, self.rank = base, slices, config.r
-        self.scale = config.alpha / config.r
-        self.dropout = nn.Dropout(config.dropout)
-        rows = sum(stop - start for start, stop in slices)
-        device = base.weight.device
-        self.lora_A = nn.Parameter(torch.empty(len(slices) * config.r, base.in_features, device=device))
-        self.lora_B = nn.Parameter(torch.zeros(rows, config.r, device=device))
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        if self._is_plain() and not torch.is_autocast_enabled(x.device.type):
-            chance = self.dropout.p if self.training else 0.0
-            how = (self.slices, self.rank, self.scale, chance)
-            return LoRAProduct.apply(x, self.base.weight, self.base.bias, a, b, how)  # type: ignore[no-any-return, no-untyped-call]
-        y: Tensor = self.base(x)
-        low = F.linear(self.dropout(x), a) * self.scale  # (..., P R)
-        for (start, stop), part, rows in self._parts(low, b):
-            y[..., start:stop].add_(F.linear(part, rows))
-        return y
-
-    def _is_plain(self) -> bool:
-        """Says whether the base is a frozen matrix as it is: not quantised, no new rows, not trained by a recipe."""
-        base = self.base
-        return type(base) is nn.Linear and not any(parameter.requires_grad for parameter in base.parameters())
-
-    def delta(self) -> Tensor:
-        """Gives what merging adds to the base weight: (out, in) float32."""
-        # Not the weight's shape: a quantised base keeps its own packed.
-        total = torch.zeros(self.base.out_features, self.base.in_features, device=self.lora_A.device)
-        for (start, stop), a, b in self.parts():
-            total[start:stop] = self.scale * (b @ a)
-        return total
-
-    def parts(self) -> list[tuple[tuple[int, int], Tensor, Tensor]]:
-        """Gives each slice of rows with its A (R, in) and its B (rows, R), float32; delta is scale times B A."""
-        return [(rows, a.mT, b) for rows, a, b in self._parts(self.lora_A.mT.float(), self.lora_B.float())]
-
-    def _parts(self, a: Tensor, b: Tensor) -> list[tuple[tuple[int, int], Tensor, Tensor]]:
-        """Pairs each slice with its columns of a (..., P R) and its rows of b."""
-        rows = [stop - start for start, stop in self.slices]
-        return list(zip(self.slices, torch.split(a, self.rank, dim=-1), torch.split(b, rows), strict=True))
 
 
 class LoRA:
@@ -82,30 +30,87 @@ class LoRA:
     name = "lora"
     weights_file = "lora.safetensors"
 
-    def __init__(self, config: LoRAConfig) -> None:
-        self.config = config
+    def __init__(self, config: LoRAConfig, pissa_rank: int = 0) -> None:
+        """Takes the settings.
+
+        Args:
+            config: the run's, or those of a result.
+            pissa_rank: of the result of PiSSA: the rank that was trained; what is above it is subtracted.
+        """
+        self.config, self.pissa_rank = config, pissa_rank
+        self.principal: Principal | None = None
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> LoRA:
+        """Gives the method of a result from what `settings` gave."""
+        values = {**settings, "targets": tuple(settings["targets"])}
+        pissa_rank = values.pop("pissa_rank", 0)
+        return cls(LoRAConfig(**values), pissa_rank)
+
+    def reader(self, sizes: ModelConfig, device: torch.device) -> Principal | None:
+        """Gives what must see the weights of the base as they are read, before `apply`; None unless it is PiSSA.
+
+        Args:
+            sizes: of the base.
+            device: where it is computed.
+        """
+        if self.config.init != "random":
+            self.principal = Principal(target_slices(sizes, self.config.targets), self.config, device)
+        return self.principal
+
+    def taken_out(self, path: Path, sizes: ModelConfig, device: torch.device) -> TakenOut | None:
+        """Gives what makes of the base, as it is read, the one beside which a result was trained; None unless by PiSSA.
+
+        Args:
+            path: what was trained.
+            sizes: of the base.
+            device: where it is computed.
+        """
+        if not self.pissa_rank:
+            return None
+        return TakenOut(path, target_slices(sizes, self.config.targets), self.config.scale, self.pissa_rank, device)
 
     def apply(self, model: GPT) -> None:
         """Swaps the targeted linear layers.
 
         Raises:
-            ConfigError: the head is a target but is tied to the embedding, which an adapter would change too on merge.
+            ConfigError: the head is a target but is tied to the embedding, which an adapter would change too on merge;
+                or a weight has no part of the rank that PiSSA is to take.
         """
         if "head" in self.config.targets and model.config.tie_embeddings:
             raise ConfigError(
                 f'lora.targets has "head", but the head of {model.config.name} is its embedding; leave head out.'
             )
+        layer = DoRALinear if self.config.dora else LoRALinear
+        first = self.principal.pairs if self.principal else {}
         for path, slices in target_slices(model.config, self.config.targets).items():
             base = cast(nn.Linear, model.get_submodule(path))
-            swap_module(model, path, LoRALinear(base, slices, self.config))
+            self._check_rank(path, min(base.in_features, *(stop - start for start, stop in slices)))
+            swap_module(model, path, layer(base, slices, self.config, first.get(path)))
+
+    def _check_rank(self, path: str, highest: int) -> None:
+        """Refuses to take more of a weight than there is.
+
+        Raises:
+            ConfigError: naming it.
+        """
+        if self.config.init != "random" and self.config.r > highest:
+            raise ConfigError(
+                f"lora.init is {self.config.init} and lora.r {self.config.r}, but a weight in {path} has no more than "
+                f"{highest} rows or columns to take; lower lora.r."
+            )
 
     def is_trainable(self, name: str) -> bool:
         """True for the adapters' parameters."""
-        return name.endswith((".lora_A", ".lora_B"))
+        return name.endswith((".lora_A", ".lora_B", ".lora_magnitude"))
 
     def settings(self) -> dict[str, Any]:
-        """Gives rank, alpha, dropout and targets."""
-        return settings_of(self.config)
+        """Gives rank, alpha, dropout and targets; of PiSSA those of the plain LoRA that `final/` holds."""
+        if self.config.init == "random":
+            return settings_of(self.config)
+        wide = dataclasses.replace(self.config, r=2 * self.config.r, init="random")
+        wide = dataclasses.replace(wide, alpha=self.config.alpha * self.config.scale / wide.scale)
+        return {**settings_of(wide), "pissa_rank": self.config.r}
 
 
 def target_slices(config: ModelConfig, targets: tuple[str, ...]) -> dict[str, list[tuple[int, int]]]:

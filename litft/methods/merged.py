@@ -1,7 +1,7 @@
 """A model's weights as they are with what was trained put in: LoRA added, new rows set in their places.
 
-W + (alpha / r) B A is computed in float32. Each weight is computed when it is read, from a base that may lie on disk,
-so that no second model is held in memory.
+W + (alpha / r) B A, with DoRA by rows as large as was trained, is computed in float32. Each weight is computed when it
+is read, from a base that may lie on disk, so that no second model is held in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from litft.checkpoint.tensors import TensorSpec
 from litft.config.model import ModelConfig
 from litft.errors import CheckpointError
 from litft.methods.base import Full, Method, trainable_state, weights_path
-from litft.methods.lora import LoRA, LoRALinear
+from litft.methods.lora import LoRA
+from litft.methods.lora_linear import LoRALinear
 from litft.methods.new_tokens import EmbeddingWithNewRows, HeadWithNewRows, WithNewTokens, with_rows
 from litft.model.gpt import GPT
 from litft.model.load import assign_weights, build_empty
@@ -147,9 +148,9 @@ def build_whole(model: ModelConfig, read: Read) -> GPT:
 
 @torch.no_grad()
 def _added(get: Callable[[], Tensor], layer: LoRALinear) -> Tensor:
-    """Reads a weight and adds its adapter: the sum of the two is float32 (float64 to a weight of that dtype)."""
+    """Reads a weight and puts its adapter in: the sum of the two is float32 (float64 to a weight of that dtype)."""
     weight = get()
-    return (weight + layer.delta().to(weight.device)).to(weight.dtype)
+    return layer.merged(weight).to(weight.dtype)
 
 
 def _grown(get: Callable[[], Tensor], rows: Tensor, first_id: int) -> Tensor:

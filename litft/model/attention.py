@@ -6,8 +6,10 @@ nothing of blocks or training.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,23 +21,68 @@ from litft.model.documents import Documents
 from litft.model.layers import build_qk_norm
 from litft.model.rope import rotate
 
+if TYPE_CHECKING:
+    from litft.model.kernels import Kernel
+
 
 class KVCache:
-    """Keys and values of a text so far, pre-allocated; made by generation, given to each forward, kept by no module."""
+    """Keys and values of texts so far, pre-allocated; made by generation, given to each forward, kept by no module.
+
+    Each row is a text of its own, as long as it is: no padding stands before a short one.
+
+    Attributes:
+        keys, values: (layers, B, G, room, D).
+        filled: (B,) int64 on the CPU, tokens of each row whose keys and values stand here.
+        reach: (B,) int64 on the CPU, how far each text is to grow; all the room unless somebody says less.
+    """
 
     def __init__(self, config: ModelConfig, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> None:
+        """Makes an empty cache for `batch` texts of up to `length` tokens."""
         shape = (config.n_layer, batch, config.n_query_groups, length, config.head_size)
-        self.length = length  # tokens there is room for
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.filled = 0  # tokens whose keys and values stand here
+        self.filled = torch.zeros(batch, dtype=torch.int64, device="cpu")
+        self.reach = torch.full((batch,), length, device="cpu")
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes the new keys and values (B, G, T, D) of one layer and gives all so far (B, G, filled + T, D)."""
-        stop = self.filled + key.shape[2]
-        self.keys[layer, :, :, self.filled : stop] = key
-        self.values[layer, :, :, self.filled : stop] = value
-        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+    def part(self, start: int, stop: int) -> KVCache:
+        """Gives some of the rows; what is written to them stands here."""
+        part = copy.copy(self)
+        part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
+        part.filled, part.reach = self.filled[start:stop], self.reach[start:stop]
+        return part
+
+    def move(self, source: int, target: int) -> None:
+        """Copies one row over another."""
+        filled = int(self.filled[source])
+        for kept in (self.keys, self.values):
+            kept[:, target, :, :filled] = kept[:, source, :, :filled]
+        self.filled[target], self.reach[target] = filled, self.reach[source]
+
+    @property
+    def past(self) -> int | Tensor:
+        """How many tokens stand before the new ones: a number where there is one row, else `filled`."""
+        return int(self.filled) if len(self.filled) == 1 else self.filled
+
+    def extend(self, layer: int, key: Tensor, value: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes what one layer made of new tokens and gives all so far.
+
+        Args:
+            layer: which one.
+            key, value: (B, G, T, D).
+            positions: of the new tokens, as `positions_after` gives them.
+
+        Returns:
+            Keys and values (B, G, longest text, D); behind the end of a shorter one stands anything finite.
+        """
+        stop = int(self.filled.max()) + key.shape[2]
+        whole = self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+        for kept, new in zip(whole, (key, value), strict=True):
+            if positions.dim() == 1:
+                kept[:, :, stop - key.shape[2] :] = new
+            else:
+                rows = torch.arange(len(new), device=new.device)[:, None]
+                kept.transpose(1, 2)[rows, positions] = new.transpose(1, 2).to(kept.dtype)
+        return whole
 
 
 @dataclass(frozen=True)
@@ -43,39 +90,43 @@ class AttentionContext:
     """What the blocks of one forward share.
 
     Attributes:
-        cos, sin: (T, R) rotary angles of these positions; R is 0 where nothing is rotated.
-        masks: (T, past + T) bool, True where a query sees a key, or (H, T, past + T) to be added to the scores; None
-            when plain causality, or one query, needs none. One for the text, or one for each group of documents.
+        cos, sin: (T, R) rotary angles of these positions, or (B, 1, T, R) where each row has its own; R is 0 where
+            nothing is rotated.
+        masks: (T, past + T) bool, True where a query sees a key, or (H, T, past + T) to be added to the scores, with
+            (B, 1 or H, ...) before them where each row has its own past; None when plain causality, or one query, needs
+            none. One for the text, or one for each group of documents.
+        positions: of these tokens, (T,) or (B, T).
         cache: where keys and values are kept, if anywhere.
         documents: of a packed row; None where each row is one text.
-        is_plain: whether causality alone says what is seen: no window, no ALiBi, no soft cap.
+        is_plain: of documents, whether causality alone says what is seen: no window, no ALiBi, no soft cap.
+        kernel: that attends to these documents; None where they are grouped.
     """
 
     cos: Tensor
     sin: Tensor
     masks: tuple[Tensor | None, ...]
+    positions: Tensor
     cache: KVCache | None
     documents: Documents | None
     is_plain: bool
+    kernel: Kernel | None = None
 
 
-def attention_mask(length: int, past: int, window: int | None, device: torch.device) -> Tensor | None:
+def attention_mask(length: int, past: int | Tensor, window: int | None, device: torch.device) -> Tensor | None:
     """Gives the mask of `length` new tokens after `past` cached ones, or None where the kernel's own causality will do.
 
     A window of W lets a token see W tokens, itself included (query i sees key j when 0 <= i - j < W).
 
     Returns:
-        (length, past + length) bool, or None.
+        (length, past + length) bool, or None; (B, 1, length, longest + length) for a `past` of each row.
     """
-    total = past + length
-    sees_all = window is None or total <= window
-    if sees_all and (past == 0 or length == 1):
+    if isinstance(past, int) and (window is None or past + length <= window) and (past == 0 or length == 1):
         return None
     distance = _distances(length, past, device)
-    return (distance >= 0) & (distance < (window or total))
+    return (distance >= 0) & (distance < (window or distance.shape[-1]))
 
 
-def alibi_mask(length: int, past: int, slopes: Tensor, dtype: torch.dtype) -> Tensor:
+def alibi_mask(length: int, past: int | Tensor, slopes: Tensor, dtype: torch.dtype) -> Tensor:
     """Gives what ALiBi adds to the scores: minus the distance times the head's slope, minus infinity for the future.
 
     Args:
@@ -84,7 +135,7 @@ def alibi_mask(length: int, past: int, slopes: Tensor, dtype: torch.dtype) -> Te
         dtype: of the queries.
 
     Returns:
-        (H, length, past + length).
+        (H, length, past + length); (B, H, length, longest + length) for a `past` of each row.
 
     Source: arXiv 2108.12409.
     """
@@ -103,10 +154,18 @@ def alibi_slopes(n_head: int, bias_max: float) -> Tensor:
     return slopes if count == n_head else torch.cat((slopes[1::2], slopes[::2]))[:n_head]
 
 
-def _distances(length: int, past: int, device: torch.device) -> Tensor:
-    """Gives how far back each key lies from each query: (length, past + length)."""
-    total = past + length
-    return torch.arange(past, total, device=device)[:, None] - torch.arange(total, device=device)
+def positions_after(past: int | Tensor, length: int, device: torch.device) -> Tensor:
+    """Gives the positions of `length` new tokens: (length,), or (B, length) for a `past` of each row."""
+    if isinstance(past, int):
+        return torch.arange(past, past + length, device=device)
+    return past.to(device)[:, None] + torch.arange(length, device=device)
+
+
+def _distances(length: int, past: int | Tensor, device: torch.device) -> Tensor:
+    """Gives how far back each key lies from each query: (length, total), or (B, 1, length, total)."""
+    total = length + (past if isinstance(past, int) else int(past.max()))
+    distances = positions_after(past, length, device)[..., None] - torch.arange(total, device=device)
+    return distances if isinstance(past, int) else distances[:, None]
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None) -> Tensor:
@@ -137,7 +196,7 @@ def softcapped_attention(
 
 def repeat_groups(x: Tensor, q: Tensor) -> Tensor:
     """Repeats keys or values (B, G, S, D) for each query head of their group: (B, H, S, D)."""
-    return x.repeat_interleave(q.shape[1] // x.shape[1], dim=1)
+    return x if x.shape[1] == q.shape[1] else x.repeat_interleave(q.shape[1] // x.shape[1], dim=1)
 
 
 class CausalSelfAttention(nn.Module):
@@ -156,7 +215,7 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.project(x)
         q, k = rotate(q, context.cos, context.sin), rotate(k, context.cos, context.sin)
         if context.cache is not None:
-            k, v = context.cache.extend(self.layer, k, v)
+            k, v = context.cache.extend(self.layer, k, v, context.positions)
         y = self.attend(q, k, v, context)  # (B, H, T, D)
         out: Tensor = self.proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
         return out
@@ -174,15 +233,30 @@ class CausalSelfAttention(nn.Module):
         """Softmax attention, within each document: q (B, H, T, D), k and v (B, G, S, D) -> (B, H, T, D)."""
         if context.documents is None:
             return self.causal(q, k, v, context.masks[0])
+        if context.kernel is not None:
+            return context.kernel(q, k, v)
+        y: Tensor = self.grouped(q, k, v, context, context.documents)
+        return y
+
+    # How many groups there are, and how long, is another in each row.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def grouped(self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext, documents: Documents) -> Tensor:
+        """Attention within each document, those of like length side by side."""
         if context.is_plain and q.device.type == "cpu" and torch.is_grad_enabled():
             scale = self.config.attention_scale or q.shape[-1] ** -0.5
-            return PackedAttention.apply(q, k, v, context.documents, scale)  # type: ignore[no-any-return, no-untyped-call]
-        rows = context.documents.spread(q), *(context.documents.spread(x, with_past=True) for x in (k, v))
-        return context.documents.join([self.causal(*group) for group in zip(*rows, context.masks, strict=True)])
+            return PackedAttention.apply(q, k, v, documents, scale)  # type: ignore[no-any-return, no-untyped-call]
+        rows = documents.spread(q), *(documents.spread(x, with_past=True) for x in (k, v))
+        return documents.join([self.causal(*group) for group in zip(*rows, context.masks, strict=True)])
 
     def causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Softmax attention where each row is one text: q (B, H, T, D), k and v (B, G, S, D) -> (B, H, T, D)."""
-        return self.kernel(q, k, v, mask, causal=mask is None and q.shape[2] > 1)
+        if q.shape[2] > 1 or q.shape[1] == k.shape[1]:
+            return self.kernel(q, k, v, mask, causal=mask is None and q.shape[2] > 1)
+        # One query: the heads of a group stand as its queries, and no key is copied for each of them.
+        if mask is not None and mask.is_floating_point():  # ALiBi's, of each head
+            mask = mask.view(*mask.shape[:-3], k.shape[1], -1, mask.shape[-1])
+        grouped = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])  # (B, G, H/G, D)
+        return self.kernel(grouped, k, v, mask, causal=False).reshape(q.shape)
 
     def kernel(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         """The attention of this model's kind, with its scale and soft cap."""

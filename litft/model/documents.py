@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -56,7 +57,7 @@ class Documents:
     Attributes:
         lengths: tokens of each.
         positions: (T,) int64, from 0 in each document, or from where the one ends that it goes on from.
-        groups: all documents, in their order.
+        is_simple: whether none goes on from another.
     """
 
     def __init__(self, documents: Sequence[tuple[int, int]], device: torch.device) -> None:
@@ -64,8 +65,19 @@ class Documents:
         self.lengths = tuple(length for length, _ in documents)
         first = [self.lengths[after] if after >= 0 else 0 for _, after in documents]
         ranges = [torch.arange(at, at + length) for at, length in zip(first, self.lengths, strict=True)]
-        self.positions = torch.cat(ranges).to(device)
-        self.groups = tuple(_groups(documents, device))
+        self.positions = _moved(torch.cat(ranges), device)
+        self.is_simple = all(after < 0 for _, after in documents)
+        self._documents, self._device = documents, device
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """All documents, in their order; made when they are asked for, as some kernels need none."""
+        return tuple(_groups(self._documents, self._device))
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Where each document begins, and the last one ends: (documents + 1,) int32."""
+        return _moved(torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32), self._device)
 
     def spread(self, x: Tensor, with_past: bool = False) -> list[Tensor]:
         """Gives the rows of each group: (1, H, T, D) -> [(count, H, length, D), ...].
@@ -100,6 +112,11 @@ def after_past(x: Tensor, rows: Tensor, group: Group) -> Tensor:
     return torch.cat((x[:, :, group.past].expand(group.count, -1, -1, -1), rows), dim=2)
 
 
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Gives it on a device; a GPU goes on meanwhile, which it does not where the memory copied from is not pinned."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def _groups(documents: Sequence[tuple[int, int]], device: torch.device) -> Iterator[Group]:
     """Gives runs of documents of like length that go on from the same one."""
     starts = [0, *accumulate(length for length, _ in documents)]
@@ -115,10 +132,11 @@ def _groups(documents: Sequence[tuple[int, int]], device: torch.device) -> Itera
         padding = columns >= sizes
         if padding.any():
             begins = sizes.cumsum(0) - sizes
-            places = (begins + torch.minimum(columns, sizes - 1)).flatten().to(device)
-            back = (~padding).flatten().nonzero().squeeze(-1).to(device)
+            places = _moved((begins + torch.minimum(columns, sizes - 1)).flatten(), device)
+            back = _moved((~padding).flatten().nonzero().squeeze(-1), device)
         seen = slice(starts[past], starts[past + 1]) if past >= 0 else None
-        yield Group(starts[first], starts[stop], stop - first, len(columns), places, back, padding.to(device), seen)
+        padding = _moved(padding, device)
+        yield Group(starts[first], starts[stop], stop - first, len(columns), places, back, padding, seen)
         first = stop
 
 

@@ -78,7 +78,7 @@ class SiluGate(torch.autograd.Function):
 
 
 class Rotate(torch.autograd.Function):
-    """Turns the first R numbers of each head by an angle: (B, H, T, D) with cos and sin (T, R) -> (B, H, T, D).
+    """Turns the first R numbers of each head: (B, H, T, D) with cos and sin (T, R) or (B, 1, T, R) -> (B, H, T, D).
 
     Keeps only the angles: the gradient is turned back.
     """
@@ -96,12 +96,38 @@ class Rotate(torch.autograd.Function):
         return _rotated(gradients[0], cos, sin, -1.0), None, None
 
 
+def rms_normalize(x: Tensor, eps: float, weight: Tensor, plus_one: bool, cast_first: bool) -> Tensor:
+    """Gives what `RMSNormalize` does; to a compiler plain, as torch 2.11 traces functions with a backward wrongly."""
+    if not torch.compiler.is_compiling():
+        return RMSNormalize.apply(x, eps, weight, plus_one, cast_first)  # type: ignore[no-any-return, no-untyped-call]
+    wide = x.float()
+    normed = wide * (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
+    if cast_first:
+        return normed.to(x.dtype) * weight.to(x.dtype)
+    return (normed * (weight.float() + 1 if plus_one else weight.float())).to(x.dtype)
+
+
+def silu_gate(gate: Tensor, up: Tensor) -> Tensor:
+    """Gives silu(gate) * up by `SiluGate`; to a compiler plain."""
+    if torch.compiler.is_compiling():
+        return F.silu(gate) * up
+    return SiluGate.apply(gate, up)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def plain_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Does what `Rotate` does, for a compiler: with autograd's gradient, and each tensor new."""
+    size, half = cos.shape[-1], cos.shape[-1] // 2
+    first, second, rest = x[..., :half], x[..., half:size], x[..., size:]
+    turned = torch.cat((-second, first), dim=-1)
+    return torch.cat((x[..., :size] * cos + turned * sin, rest), dim=-1)
+
+
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     """(a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of what is rotated; backwards with sign -1."""
     half = cos.shape[-1] // 2
     out = torch.empty_like(x)
     first, second = x[..., :half], x[..., half : 2 * half]
-    left, right = cos[:, :half], sin[:, :half]  # both halves are equal
+    left, right = cos[..., :half], sin[..., :half]  # both halves are equal
     torch.mul(first, left, out=out[..., :half]).addcmul_(second, right, value=-sign)
     torch.mul(second, left, out=out[..., half : 2 * half]).addcmul_(first, right, value=sign)
     out[..., 2 * half :] = x[..., 2 * half :]

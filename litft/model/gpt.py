@@ -9,8 +9,9 @@ Source: nanoGPT and Lit-GPT for the shape of the code; `families` for what each 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +25,15 @@ from litft.model.attention import (
     alibi_mask,
     alibi_slopes,
     attention_mask,
+    positions_after,
 )
 from litft.model.documents import Documents
+from litft.model.kernels import BACKENDS, GROUPED, Kernel
 from litft.model.layers import build_mlp, build_norm
 from litft.model.rope import build_rope
+
+BlockForward = Callable[[Tensor, AttentionContext], Tensor]
+Compiler = str | Callable[..., Any]  # as torch.compile takes it
 
 
 class Block(nn.Module):
@@ -124,6 +130,7 @@ class GPT(nn.Module):
         self.ropes = {window: build_rope(config, window is not None) for window in self.windows}
         self.slopes = alibi_slopes(config.n_head, config.alibi_bias_max)
         self.keep_activations(Activations())
+        self.backend = GROUPED
 
     def forward(
         self, input_ids: Tensor, cache: KVCache | None = None, documents: Sequence[tuple[int, int]] | None = None
@@ -139,9 +146,9 @@ class GPT(nn.Module):
         Returns:
             (B, T, C) in the dtype of the weights.
         """
-        past, length = (cache.filled if cache else 0), input_ids.shape[1]
+        past, length = (cache.past if cache else 0), input_ids.shape[1]
         packed = Documents(documents, input_ids.device) if documents else None
-        positions = packed.positions if packed else torch.arange(past, past + length, device=input_ids.device)
+        positions = packed.positions if packed else positions_after(past, length, input_ids.device)
         x = self.embed(input_ids, positions)
         contexts = {window: self.context(window, positions, x.dtype, cache, packed) for window in self.ropes}
         with self.activations.waiting():
@@ -151,6 +158,22 @@ class GPT(nn.Module):
             cache.filled += length
         return cast(Tensor, self.transformer["ln_f"](x))
 
+    def attend_by(self, backend: str) -> None:
+        """Says what attends to packed documents: `grouped`, or a row of `kernels.BACKENDS` for those that it can."""
+        self.backend = backend
+
+    def compile_blocks(self, backend: Compiler = "inductor") -> None:
+        """Has each block compiled when it is first used; all that are alike share the result.
+
+        A forward pass with a cache stays as it is: a compiler would begin anew with each token.
+
+        Args:
+            backend: of torch.compile.
+        """
+        for block in cast(nn.ModuleList, self.transformer["h"]):
+            # The function, not the module: what FSDP hangs on a module stays outside, and names stay as they are.
+            block.forward = compiled_forward(block.forward, backend)
+
     def keep_activations(self, how: Activations) -> None:
         """Says what a forward pass keeps for its backward pass."""
         self.activations = how
@@ -158,7 +181,7 @@ class GPT(nn.Module):
             cast(Block, block).activations = how
 
     def embed(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """(B, T) and (T,) -> (B, T, C)."""
+        """(B, T) and (T,) or (B, T) -> (B, T, C)."""
         x: Tensor = self.transformer["wte"](input_ids)
         if self.config.embedding_scale is not None:
             # The factor is rounded to the dtype of the weights. Source: `GemmaTextScaledWordEmbedding`.
@@ -176,19 +199,29 @@ class GPT(nn.Module):
         documents: Documents | None,
     ) -> AttentionContext:
         """Gives what the blocks of this window share."""
-        past, device = (cache.filled if cache else 0), positions.device
-        texts = [(len(positions), past)]
+        length, device = positions.shape[-1], positions.device
+        texts: list[tuple[int, int | Tensor]] = [(length, cache.past if cache else 0)]
+        kernel, longest = self.kernel(window, documents), 0
         if documents:
-            texts = [(group.length, group.past_tokens) for group in documents.groups]
-        masks = tuple(self.mask(length, before, window, device, dtype) for length, before in texts)
-        cos, sin = self.ropes[window].angles(positions, self.reaches(len(positions), cache, documents), dtype)
-        longest = max(sum(text) for text in texts)
+            groups = () if kernel else documents.groups
+            texts = [(group.length, group.past_tokens) for group in groups]
+            longest = max((group.length + group.past_tokens for group in groups), default=0)
+        masks = tuple(self.mask(tokens, before, window, device, dtype) for tokens, before in texts)
+        cos, sin = self.ropes[window].angles(positions.flatten(), self.reaches(length, cache, documents), dtype)
+        if positions.dim() == 2:
+            cos, sin = (x.view(len(positions), 1, length, x.shape[-1]) for x in (cos, sin))
         is_plain = self.config.positions != "alibi" and self.config.attention_softcap is None
         is_plain = is_plain and (window is None or longest <= window)
-        return AttentionContext(cos, sin, masks, cache, documents, is_plain)
+        return AttentionContext(cos, sin, masks, positions, cache, documents, is_plain, kernel)
+
+    def kernel(self, window: int | None, documents: Documents | None) -> Kernel | None:
+        """Gives what attends to these documents; None where they are grouped, as those that go on from others are."""
+        if documents is None or not documents.is_simple or self.backend == GROUPED:
+            return None
+        return BACKENDS[self.backend].build(self.config, window, documents)
 
     def mask(
-        self, length: int, past: int, window: int | None, device: torch.device, dtype: torch.dtype
+        self, length: int, past: int | Tensor, window: int | None, device: torch.device, dtype: torch.dtype
     ) -> Tensor | None:
         """Gives what `AttentionContext.masks` holds for a text of `length` tokens after `past` others."""
         if self.config.positions == "alibi":
@@ -198,11 +231,11 @@ class GPT(nn.Module):
     def reaches(self, length: int, cache: KVCache | None, documents: Documents | None) -> list[tuple[int, int]]:
         """Gives how far each text is to grow, beside how many of these tokens are its: (tokens, reach) of each.
 
-        A text's rotation must not change while it grows, so it is chosen by what the cache has room for.
+        A text's rotation must not change while it grows, so it is chosen by what the cache says of its end.
         """
         if documents:
             return [(tokens, tokens) for tokens in documents.lengths]
-        return [(length, cache.length if cache else length)]
+        return [(length, reach) for reach in (cache.reach.tolist() if cache else [length])]
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., C) -> logits (..., V)."""
@@ -236,3 +269,23 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, 0.0, std, generator=generator)
             else:
                 nn.init.constant_(parameter, getattr(module, "initial", 1.0))
+
+
+def compiled_forward(forward: BlockForward, backend: Compiler) -> BlockForward:
+    """Gives the forward of a block, compiled for any number of tokens; a call with a cache is left as it was.
+
+    Args:
+        forward: a block's own.
+        backend: of torch.compile.
+    """
+    compiled = torch.compile(forward, backend=backend)
+
+    @functools.wraps(forward)
+    def called(x: Tensor, context: AttentionContext) -> Tensor:
+        if context.cache is not None:
+            return forward(x, context)
+        for tensor, dimension in ((x, -2), (context.cos, -2), (context.sin, -2)):
+            torch._dynamo.maybe_mark_dynamic(tensor, tensor.dim() + dimension)
+        return compiled(x, context)
+
+    return called

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from litft.checkpoint.files import load_model_config, require_converted
 from litft.checkpoint.tensors import read_safetensors_header
@@ -15,10 +16,13 @@ from litft.errors import CheckpointError, ConfigError, did_you_mean
 from litft.model.gpt import GPT
 from litft.model.quantize import QuantizedLinear, apply_quantize, check_quantize
 
+Reader = Callable[[str, Tensor], Tensor]  # given each weight as it is read, gives what the model is to have of it
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.float32, "bf16-true": torch.bfloat16}
 
 
-def load_model(checkpoint_dir: Path, precision: str, device: torch.device, quantize: str = "none") -> GPT:
+def load_model(
+    checkpoint_dir: Path, precision: str, device: torch.device, quantize: str = "none", reader: Reader | None = None
+) -> GPT:
     """Gives the model of a converted checkpoint, in evaluation mode.
 
     Args:
@@ -27,6 +31,7 @@ def load_model(checkpoint_dir: Path, precision: str, device: torch.device, quant
         device: where the weights go.
         quantize: how the blocks' linear layers are kept, such as `bnb.nf4`; they can be used then, not trained. No more
             than one of their weights is in memory as it was.
+        reader: changes weights before they are rounded or quantised.
 
     Raises:
         CheckpointError: not converted, damaged, or not the tensors that its model_config.yaml describes.
@@ -40,17 +45,18 @@ def load_model(checkpoint_dir: Path, precision: str, device: torch.device, quant
     if quantize != "none":
         apply_quantize(model, quantize)
     path = checkpoint_dir / "lit_model.safetensors"
-    assign_weights(model, path, set(model.weight_names()), DTYPES[precision], device)
+    assign_weights(model, path, set(model.weight_names()), DTYPES[precision], device, reader)
     model.tie_weights()
     return model.eval()
 
 
-def map_model(checkpoint_dir: Path, precision: str) -> GPT:
+def map_model(checkpoint_dir: Path, precision: str, reader: Reader | None = None) -> GPT:
     """Gives the model of a converted checkpoint with its matrices mapped from the file: read when used.
 
     Args:
         checkpoint_dir: as in `load_model`; its file must stay as it is while the model lives.
         precision: of the vectors, which are read at once. Matrices are in the file's dtype: who reads them converts.
+        reader: changes weights; those that it changes are in memory.
 
     Raises:
         CheckpointError: not converted, damaged, or not the tensors that its model_config.yaml describes.
@@ -58,7 +64,7 @@ def map_model(checkpoint_dir: Path, precision: str) -> GPT:
     require_converted(checkpoint_dir)
     model = build_empty(load_model_config(checkpoint_dir))
     names = set(model.weight_names())
-    assign_weights(model, checkpoint_dir / "lit_model.safetensors", names, None, torch.device("cpu"))
+    assign_weights(model, checkpoint_dir / "lit_model.safetensors", names, None, torch.device("cpu"), reader)
     for parameter in model.parameters():
         if parameter.ndim < 2:
             parameter.data = parameter.data.to(DTYPES[precision])
@@ -81,7 +87,12 @@ def build_random(config: ModelConfig, precision: str, device: torch.device, seed
 
 
 def assign_weights(
-    model: nn.Module, path: Path, names: set[str], dtype: torch.dtype | None, device: torch.device
+    model: nn.Module,
+    path: Path,
+    names: set[str],
+    dtype: torch.dtype | None,
+    device: torch.device,
+    reader: Reader | None = None,
 ) -> None:
     """Puts the tensors of a safetensors file into the parameters of these names.
 
@@ -91,6 +102,7 @@ def assign_weights(
         names: parameters to fill.
         dtype: to convert to; None keeps the file's. What is quantised is taken as it is.
         device: where they go.
+        reader: changes them first.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected or of another shape, or the file is damaged.
@@ -103,6 +115,7 @@ def assign_weights(
             for name in sorted(names):
                 tensor = file.get_tensor(name)
                 check_shape(path, name, tuple(tensor.shape), tuple(parameters[name].shape))
+                tensor = reader(name, tensor) if reader else tensor
                 owner, _, leaf = name.rpartition(".")
                 layer = model.get_submodule(owner)
                 if isinstance(layer, QuantizedLinear) and leaf == "weight":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from litft.config.model import ModelConfig, RopeScaling
-from litft.model.fused import Rotate
+from litft.model.fused import Rotate, plain_rotate
 
 
 class Rope:
@@ -134,7 +134,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         x: (B, H, T, D).
-        cos, sin: (T, R).
+        cos, sin: (T, R), or (B, 1, T, R) where each row has its own.
 
     Returns:
         (B, H, T, D).
@@ -143,4 +143,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if size == 0:
         return x
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)  # under autocast q and k are narrower than the embedding
+    if torch.compiler.is_compiling():  # a compiler fuses what is plain, and writes its gradient itself
+        return plain_rotate(x, cos, sin)
     return Rotate.apply(x, cos, sin)  # type: ignore[no-any-return, no-untyped-call]

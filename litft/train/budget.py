@@ -1,4 +1,5 @@
-"""The time of a run: `train.max_time` sets the schedule's end, validations, checkpoints and which step is the last.
+"""The time of a run: `train.max_time` or `train.max_gpu_hours` sets the schedule's end, validations, checkpoints and
+which step is the last.
 
 All of the run counts: loading, steps, validations, checkpoints and the end. What the end will take is kept for it, as
 long as the like of it took before. Knows no model; its clock is an argument.
@@ -16,7 +17,7 @@ from statistics import median
 from lightning_fabric import Fabric
 
 from litft.config.plan import TrainPlan
-from litft.config.train import EvalConfig, TrainConfig, parse_duration
+from litft.config.train import EvalConfig, TrainConfig
 from litft.train.parallel import from_first
 from litft.train.state import Progress, Run
 
@@ -32,6 +33,7 @@ class Budget:
     Attributes:
         is_last: whether the step that was begun is the last for which there is time.
         validates, saves, exports: whether that follows it.
+        limited_by: the setting that bounds the time, if one does.
     """
 
     def __init__(
@@ -41,19 +43,25 @@ class Budget:
         evaluation: EvalConfig,
         before: dict[str, float],
         clock: Callable[[], float],
+        spent: dict[str, float] | None = None,
+        processes: int = 1,
     ) -> None:
         """Begins.
 
         Args:
             plan: of the run.
-            train, evaluation: `max_time` and the intervals.
+            train, evaluation: the bounds of the time and the intervals.
             before: what `state` gave; or less: `elapsed` seconds, and those that a `validation`, a `checkpoint` and an
                 `export` are thought to take.
             clock: gives seconds; the same to all processes of a run.
+            spent: is told the seconds of everything but steps, added up by what they went into.
+            processes: of the run, which share its GPU-hours.
         """
         self._plan, self._train, self._evaluation = plan, train, evaluation
-        self._limit = parse_duration(train.max_time)
-        self._clock = clock
+        name, seconds = train.time_limit(processes) or ("", None)
+        self.limited_by: str | None = name or None
+        self._limit: float | None = seconds
+        self._clock, self._spent = clock, {} if spent is None else spent
         self._began = clock() - before.get("elapsed", 0.0)
         self._steps: deque[float] = deque(maxlen=REMEMBERED)
         self._took = {name: before.get(name, 0.0) for name in ("validation", "checkpoint", "export")}
@@ -63,6 +71,10 @@ class Budget:
     def elapsed(self) -> float:
         """Gives the seconds of the run so far, those before it was resumed included."""
         return self._clock() - self._began
+
+    def time_left(self) -> float | None:
+        """Gives the seconds that the bound of the time leaves for steps and what lies between; None without a bound."""
+        return None if self._limit is None else max(self._limit - self._kept_for_the_end() - self.elapsed(), 0.0)
 
     def state(self) -> dict[str, float]:
         """Gives what a resumed run must know."""
@@ -109,6 +121,11 @@ class Budget:
             self._steps.append(seconds)
         else:
             self._took[what] = seconds
+            self._spent[what] = self._spent.get(what, 0.0) + seconds
+
+    def expect(self, what: str, seconds: float) -> None:
+        """Takes what it will take, where that is more than `spending` saw: what goes on beside the steps."""
+        self._took[what] = max(self._took[what], seconds)
 
     def _end(self, before: float) -> None:
         """Lets what is due by the end follow the last step; `before` is the share of the time at its beginning.
@@ -143,9 +160,9 @@ def open_budget(run: Run, progress: Progress) -> Budget:
     before = {"checkpoint": written / WRITE_RATE, **progress.budget}
     now = time.perf_counter() - run.inputs.started
     before["elapsed"] = from_first(fabric, before.get("elapsed", 0.0) + now)
-    limited = config.train.max_time is not None  # else nobody asks what time it is
+    limited = config.train.time_limit(config.processes) is not None  # else nobody asks what time it is
     clock = partial(_first_clock, fabric) if limited else time.perf_counter
-    return Budget(run.plan, config.train, config.eval, before, clock)
+    return Budget(run.plan, config.train, config.eval, before, clock, progress.spent, config.processes)
 
 
 def _first_clock(fabric: Fabric) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ from lightning_fabric import Fabric
 
 from litft.data.batches import Batching
 from litft.data.store import PreparedData
-from litft.generate.sample import Sampling, evaluating, iter_tokens
+from litft.generate.engine import Engine
+from litft.generate.request import Request
+from litft.generate.sample import Sampling, evaluating
 from litft.text.encoding import stop_ids
 from litft.train.loss import TokenLoss, chunk_tokens, sum_loss_and_correct
 from litft.train.parallel import Share, add_up, is_cut, own_share
@@ -25,17 +27,19 @@ class Validation:
 
     Attributes:
         loss, accuracy: over all rows.
-        by_source: the loss of each source of the data; empty where there is one.
+        by_source, accuracy_by_source: of each source of the data, in their order; empty where there is one.
     """
 
     loss: float
     accuracy: float
     by_source: dict[str, float]
+    accuracy_by_source: dict[str, float]
 
     def __str__(self) -> str:
         """Gives it to be read."""
-        sources = ", ".join(f"{name} {loss:.4f}" for name, loss in self.by_source.items())
-        return f"{self.loss:.4f}{f' ({sources})' if sources else ''}, accuracy {self.accuracy:.1%}"
+        found = zip(self.by_source.items(), self.accuracy_by_source.values(), strict=True)
+        sources = ", ".join(f"{name} {loss:.4f} {accuracy:.1%}" for (name, loss), accuracy in found)
+        return f"{self.loss:.4f}, accuracy {self.accuracy:.1%}{f' ({sources})' if sources else ''}"
 
 
 def validate(
@@ -59,9 +63,10 @@ def validate(
         for source, group in sorted(groups.items()):
             sums[source] = _sums(fabric, model, own_share(fabric, data, group, batching), token_loss)
     loss, correct, count = (sum(parts) for parts in zip(*sums.values(), strict=True))
-    names = data.meta.get("source_names", [])
-    by_source = {names[source]: part / tokens for source, (part, _, tokens) in sums.items()} if len(sums) > 1 else {}
-    return Validation(loss / count, correct / count, by_source)
+    names, several = data.meta.get("source_names", []), sums if len(sums) > 1 else {}
+    losses = {names[source]: part / tokens for source, (part, _, tokens) in several.items()}
+    accuracies = {names[source]: likeliest / tokens for source, (_, likeliest, tokens) in several.items()}
+    return Validation(loss / count, correct / count, losses, accuracies)
 
 
 def _sums(fabric: Fabric, model: Any, share: Share, token_loss: TokenLoss) -> tuple[float, float, int]:
@@ -71,7 +76,8 @@ def _sums(fabric: Fabric, model: Any, share: Share, token_loss: TokenLoss) -> tu
         batch = batch.to(fabric.device)
         hidden = model(batch.input_ids, documents=batch.documents)
         chunk = chunk_tokens(model.config.padded_vocab_size, hidden.device)
-        batch_loss, batch_correct = sum_loss_and_correct(model.head, hidden, batch.targets, token_loss, chunk)
+        where = batch.targets, token_loss, chunk, batch.target_places
+        batch_loss, batch_correct = sum_loss_and_correct(model.head, hidden, *where)
         loss, correct = loss + batch_loss, correct + batch_correct
     for batch in share.idle:
         model(batch.input_ids.to(fabric.device), documents=batch.documents)
@@ -97,20 +103,20 @@ def sample_answers(run: Run, rows: Sequence[int]) -> list[dict[str, Any]]:
             first = int(mask.int().argmax())
             prompt = ids[: max(first, 1)].tolist()
             count = min(inputs.config.eval.max_new_tokens, run.gpt.config.block_size - len(prompt))
-            tokens = _answer(run, prompt, count, ends) if count > 0 else []
+            tokens = _answer(run, prompt, count, frozenset(ends)) if count > 0 else []
             expected = ids[first:][mask[first:]].tolist()
             texts = (inputs.tokenizer.decode(part) for part in (prompt, tokens, expected))
             answers.append({"row": int(row), **dict(zip(("prompt", "answer", "expected"), texts, strict=True))})
     return answers
 
 
-def _answer(run: Run, prompt: list[int], count: int, ends: Collection[int]) -> list[int]:
+def _answer(run: Run, prompt: list[int], count: int, ends: frozenset[int]) -> list[int]:
     """Gives the likeliest tokens after a prompt, up to one of `ends`.
 
     Where the weights are cut all processes compute the same answer, and to its full length: two GPUs that disagree on a
     token must not disagree on the number of passes.
     """
-    if not is_cut(run.fabric):
-        return list(iter_tokens(run.gpt, prompt, count, Sampling(), ends))
-    tokens = list(iter_tokens(run.gpt, prompt, count, Sampling()))
-    return list(itertools.takewhile(lambda token: token not in ends, tokens))
+    stop_ids = frozenset() if is_cut(run.fabric) else ends
+    engine = Engine(run.gpt, run.inputs.tokenizer, slots=1, room=len(prompt) + count)
+    [answer] = engine.run([Request(tuple(prompt), count, Sampling(), stop_ids)])
+    return list(itertools.takewhile(lambda number: number not in ends, (token.id for token in answer.tokens)))

@@ -18,7 +18,9 @@ from litft.checkpoint.files import copy_side_files, save_model_config
 from litft.methods.base import weights_path
 from litft.methods.load import METHOD_FILE
 from litft.text.style_files import save_prompt_style
+from litft.train.best import take_best
 from litft.train.parallel import failing_together, gather, noticing_the_lost
+from litft.train.row_losses import ROW_LOSSES_FILE, write_row_losses
 from litft.train.state import Progress, Run, trained_style, write_yaml
 
 
@@ -31,7 +33,8 @@ def finish(run: Run, progress: Progress) -> dict[str, Any]:
     """
     inputs, is_first = run.inputs, run.fabric.global_rank == 0
     final, temporary = inputs.out_dir / "final", inputs.out_dir / ".final.partial"
-    state, summary = run.parts.final_state(run.method), summarise(run, progress)
+    chosen = take_best(run, progress)
+    state, summary = run.parts.final_state(run.method), summarise(run, progress) | chosen
     with failing_together(run.fabric):
         if is_first:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -43,6 +46,7 @@ def finish(run: Run, progress: Progress) -> dict[str, Any]:
         if is_first:
             _describe(run, temporary, final)
             publish_folder(temporary, final)
+            write_row_losses(inputs.out_dir / ROW_LOSSES_FILE, inputs.train, run.row_losses.state())
             write_json(inputs.out_dir / "summary.json", summary)
     inputs.report(
         f"{final} is written: held-out loss {summary['first_val_loss']:.4f} -> {summary['val_loss']:.4f} in "
@@ -90,6 +94,7 @@ def summarise(run: Run, progress: Progress) -> dict[str, Any]:
         "target_tokens": progress.target_tokens,
         "padding_tokens": progress.padding_tokens,
         "train_seconds": progress.seconds,
+        "spent_seconds": dict(progress.spent),
         "tokens_per_second": progress.tokens / seconds,
         "target_tokens_per_second": progress.target_tokens / seconds,
         "processes": run.fabric.world_size,

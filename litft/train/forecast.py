@@ -6,12 +6,11 @@ They are the loop's own, run on shapes alone (`memory.py`). Loads no weights.
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from litft.config.plan import TrainPlan
 from litft.config.run import RunConfig
@@ -28,9 +27,11 @@ from litft.train.loss import TokenLoss
 from litft.train.memory import MemoryTrace, empty_weights, name_gradients
 from litft.train.optim import build_optimizer
 from litft.train.parts import Parts
+from litft.train.resumable import optimizer_state
+from litft.train.room import has_room_for_copy
 from litft.train.state import Inputs, Run
 
-MEMINFO = Path("/proc/meminfo")
+BLOCKS_ALIKE = 4  # that a forecast keeps: two at the ends, one that stands for many, and one beside it
 
 
 def with_config(inputs: Inputs, config: RunConfig) -> Inputs:
@@ -46,18 +47,109 @@ def forecast_memory(inputs: Inputs, plan: TrainPlan, token_loss: TokenLoss, batc
         inputs: of the run; its weights are not read.
         plan: of the run.
         token_loss: the recipe's.
-        batches: the largest is tried, and the largest validation; a save writes one tensor after the other and takes no
-            more.
+        batches: the largest is tried, and the largest validation.
+
+    Returns:
+        Among the parts `checkpoint copy` where checkpoints are written beside the steps, 0 where that copy is not on
+        the run's device; where the steps wait, a save writes one tensor after the other and takes no more.
     """
     trace = MemoryTrace(inputs.model_config.padded_vocab_size)
-    run = shape_run(inputs, plan, trace)
+    short, repeated, times = shorten(inputs)
+    run = shape_run(short, plan, trace)
+    mark_blocks(run, trace)
     held_out = split_rows(inputs.test, inputs.test_rows.tolist(), inputs.batching.times(VALIDATION_ROWS))
     with trace:
         train_step(run, batches.longest[-1:], 0.0, token_loss)  # makes the optimizer's state
         train_step(run, batches.largest_step, 0.0, token_loss)
         validate(run.fabric, run.model, inputs.test, held_out[0], inputs.batching.times(VALIDATION_ROWS), token_loss)
     trace.name("optimizer", _state_tensors(run.optimizer))
-    return trace.peak()
+    trace.repeat(repeated, times, tensors_of(run, repeated))
+    return trace.peak() | checkpoint_copy(run, repeated, times)
+
+
+def shorten(inputs: Inputs) -> tuple[Inputs, int, int]:
+    """Gives a run of fewer blocks, of which one stands for many: a model of 32 has seldom more than two kinds.
+
+    Returns:
+        The inputs; which block stands for others; for how many, itself included, 1 where the model stays whole.
+    """
+    config = inputs.model_config
+    model = build_empty(config)
+    inputs.method.apply(model)
+    freeze(model, inputs.method)
+    kinds = [
+        (config.window_of(layer), [(name, p.shape, p.requires_grad) for name, p in block.named_parameters()])
+        for layer, block in enumerate(_blocks(model))
+    ]
+    first = next(layer for layer in range(len(kinds)) if all(kind == kinds[-1] for kind in kinds[layer:]))
+    kept, is_trained = first + BLOCKS_ALIKE, any(trained for *_, trained in kinds[-1][1])
+    if kept >= config.n_layer or not is_trained:
+        return inputs, 0, 1
+    short = dataclasses.replace(inputs, model_config=dataclasses.replace(config, n_layer=kept))
+    return short, kept - 2, config.n_layer - kept + 1
+
+
+def mark_blocks(run: Run, trace: MemoryTrace) -> None:
+    """Has the trace told where the work of each block begins, forward and backward."""
+    blocks = _blocks(run.gpt)
+
+    def entering(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def enter(_: nn.Module, args: tuple[Any, ...]) -> None:
+            trace.enter(layer)
+            if args[0].requires_grad:  # once its gradient is whole, that of this block is behind
+                below = layer - 1 if layer else None
+                _once_whole(args[0], lambda: trace.enter(below))
+
+        return enter
+
+    def leave(_: nn.Module, __: tuple[Any, ...], out: Tensor) -> None:
+        trace.enter(None)
+        if out.requires_grad:
+            _once_whole(out, lambda: trace.enter(len(blocks) - 1))
+
+    for layer, block in enumerate(blocks):
+        block.register_forward_pre_hook(entering(layer))
+    blocks[-1].register_forward_hook(leave)
+    if run.in_backward is None:
+        run.optimizer.optimizer.register_step_pre_hook(lambda *_: trace.enter(None))
+
+
+def _once_whole(tensor: Tensor, work: Callable[[], None]) -> None:
+    """Does something once the gradient of this tensor is there."""
+    tensor.register_hook(lambda gradient: work())  # type: ignore[no-untyped-call]
+
+
+def tensors_of(run: Run, layer: int) -> list[Tensor]:
+    """Gives what a block holds, and what the optimizer keeps of it."""
+    block, state = _blocks(run.gpt)[layer], run.optimizer.optimizer.state
+    own = [part.own for name, part in run.parts.parts.items() if name.startswith(f"transformer.h.{layer}.")]
+    kept = [value for part in own for value in state.get(part, {}).values() if isinstance(value, Tensor)]
+    return [*block.parameters(), *block.buffers(), *kept]
+
+
+def _blocks(model: GPT) -> list[nn.Module]:
+    """Gives the blocks, the lowest first."""
+    return list(model.get_submodule("transformer.h").children())
+
+
+def checkpoint_copy(run: Run, repeated: int, times: int) -> dict[str, int]:
+    """Gives what the copy that a step checkpoint is written from takes on the run's device, if there is one.
+
+    Args:
+        run: which has taken a step, so that the optimizer's state is there.
+        repeated, times: the block that stands for so many.
+    """
+    train, device = run.inputs.config.train, run.fabric.device
+
+    def size(tensors: Mapping[str, Tensor]) -> int:
+        like = f"transformer.h.{repeated}."
+        return sum(tensor.nbytes * (times if name.startswith(like) else 1) for name, tensor in tensors.items())
+
+    n_bytes = size(run.parts.state(run.method)) + size(optimizer_state(run))
+    weights = size(dict(run.parts.named_parameters()))
+    if run.plan.save_every >= run.plan.steps or not train.save_async or not has_room_for_copy(n_bytes, weights, device):
+        return {}
+    return {"checkpoint copy": n_bytes if device.type == "cpu" else 0}
 
 
 def shape_run(inputs: Inputs, plan: TrainPlan, trace: MemoryTrace) -> Run:
@@ -100,13 +192,3 @@ def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     """Gives the tensors that an optimizer keeps."""
     for values in optimizer.state.values():
         yield from (value for value in values.values() if isinstance(value, Tensor))
-
-
-def free_memory(device: torch.device) -> int:
-    """Gives the bytes that a run can have on a device: free ones of a GPU, available ones of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if MEMINFO.exists():  # Linux
-        found = dict(line.split(":") for line in MEMINFO.read_text(encoding="utf-8").splitlines())
-        return int(found["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

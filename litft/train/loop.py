@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -21,29 +19,20 @@ from litft.train.budget import Budget, open_budget
 from litft.train.evaluate import sample_answers, validate
 from litft.train.export import try_export
 from litft.train.in_backward import SteppingInBackward
-from litft.train.loggers import CSVLogger, Metrics, open_logger
 from litft.train.loss import TokenLoss, chunk_tokens, smoothed, sum_target_loss, sums_of_rows
 from litft.train.neftune import noisy_embeddings
+from litft.train.nonfinite import check_finite, keeping_what_is_not_finite
 from litft.train.optim import set_learning_rate
-from litft.train.parallel import add_up, check_finite, from_first, gather, noticing_the_lost, own_share, told
+from litft.train.parallel import from_first, gather, noticing_the_lost, own_share, told
 from litft.train.parts import Parts
+from litft.train.records import Records
 from litft.train.rehearsal import rehearse
-from litft.train.state import Inputs, Progress, Run, agree, load_step, save_step
+from litft.train.row_losses import RowLosses, gather_losses
+from litft.train.saving import StepSaver, load_step, saving_steps
+from litft.train.state import Inputs, Progress, Run, StepResult, agree
 from litft.train.terminal import StepBar, finishing_steps
 
 VALIDATION_ROWS = 4  # times micro_batch_size: without a backward pass nothing but the last layer's output is kept
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one optimizer step measured: mean loss in nats per target token, gradient norm before clipping, counts."""
-
-    loss: float
-    grad_norm: float
-    examples: int
-    tokens: int
-    target_tokens: int
-    padding_tokens: int
 
 
 def build_run(inputs: Inputs, fabric: Fabric, plan: TrainPlan, parts: Parts, optimizer: torch.optim.Optimizer) -> Run:
@@ -54,7 +43,8 @@ def build_run(inputs: Inputs, fabric: Fabric, plan: TrainPlan, parts: Parts, opt
     trained = (part.own for part in parts.trained())
     in_backward = SteppingInBackward(optimizer, trained) if inputs.config.optim.in_backward else None
     wrapped = fabric.setup_optimizers(optimizer)
-    return Run(inputs, fabric, plan, inputs.method, parts.model, model, wrapped, parts, in_backward)
+    row_losses = RowLosses(len(inputs.train))
+    return Run(inputs, fabric, plan, inputs.method, parts.model, model, wrapped, parts, row_losses, in_backward)
 
 
 @noticing_the_lost
@@ -74,63 +64,78 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
     """
     plan, resume_from = run.plan, run.inputs.resume_from
     progress = load_step(run, resume_from) if resume_from else Progress()
-    logger = open_logger(run.inputs.out_dir, progress.step if resume_from else None, run.fabric.is_global_zero)
-    budget = open_budget(run, progress)
+    records, budget = Records(run, progress), open_budget(run, progress)
     run.model.train()
     if run.fabric.device.type == "cuda":
         rehearse(run, lambda batch: backward(run, batch, max(batch.target_tokens, 1), token_loss))
     if not resume_from:
         with budget.spending("validation"):
-            validate_and_log(run, progress, token_loss, logger)
+            validate_and_note(run, progress, token_loss, records)
     bar = StepBar(progress.step, plan.steps, run.inputs.report, run.fabric.is_global_zero)
-    with finishing_steps(run.inputs.report) as interrupted:
+    with finishing_steps(run.inputs.report) as interrupted, saving_steps(run) as saver:
         for step in range(progress.step, plan.steps):
             started = time.perf_counter()
             rate = plan.learning_rate(step, budget.begin_step(step))
-            with budget.spending("step"):
+            with budget.spending("step"), keeping_what_is_not_finite(run, saver, step + 1, rate):
                 result = train_step(run, window_rows(run, step), rate, token_loss)
             seconds = from_first(run.fabric, time.perf_counter() - started)
-            advance(progress, result, seconds)
-            bar.show(progress.step, result.loss, rate, result.tokens / seconds)
-            if progress.step % run.inputs.config.train.log_interval == 0 or step + 1 == plan.steps:
-                logger.log(step_metrics(progress, result, rate, seconds))
-            out_of_time = follow_step(run, progress, budget, token_loss, logger)
-            if any(gather(run.fabric, interrupted())) and step + 1 < plan.steps:
-                save_step(run, progress)
+            progress.note_step(result, seconds)
+            bar.show(progress.step, result.loss, rate, result.tokens / seconds, budget.time_left())
+            records.note_step(progress, result, rate, seconds)
+            ended_by = follow_step(run, progress, budget, token_loss, records, saver)
+            if is_asked_to_stop(run, interrupted(), saver) and step + 1 < plan.steps:
+                saver.save(progress)
+                saver.wait()
                 run.inputs.report(f"Stopped after step {progress.step}; go on with --resume auto.")
                 raise told(run.fabric, KeyboardInterrupt())
-            if out_of_time:
+            if ended_by:
                 break
     bar.close()
-    progress.stopped_by = "max_time" if progress.step < plan.steps else plan.ends_by
+    progress.stopped_by = ended_by if progress.step < plan.steps else plan.ends_by
     return progress
 
 
-def follow_step(run: Run, progress: Progress, budget: Budget, token_loss: TokenLoss, logger: CSVLogger) -> bool:
+def is_asked_to_stop(run: Run, interrupted: bool, saver: StepSaver) -> bool:
+    """Says whether Ctrl-C came in any of the processes.
+
+    Raises:
+        CheckpointError: a checkpoint that was written beside the steps could not be.
+    """
+    heard = gather(run.fabric, (interrupted, saver.has_failed()))
+    if any(has_failed for _, has_failed in heard):
+        saver.wait()
+    return any(came for came, _ in heard)
+
+
+def follow_step(
+    run: Run, progress: Progress, budget: Budget, token_loss: TokenLoss, records: Records, saver: StepSaver
+) -> str | None:
     """Validates, saves and exports where the plan or the clock says so.
 
     Args:
         run, token_loss: as in `fit`.
         progress: the step that ended is counted in.
         budget: was asked before the step.
-        logger: takes the validation.
+        records, saver: take the validation and the checkpoint.
 
     Returns:
-        Whether the run's time is up.
+        The setting by which the run ends here, if it does before its last step.
     """
-    out_of_time = budget.is_over()
+    out_of_time, evaluation = budget.is_over(), run.inputs.config.eval
     saves = (budget.saves or out_of_time) and progress.step < run.plan.steps
     if budget.validates or saves or out_of_time:
         with budget.spending("validation"):
-            validate_and_log(run, progress, token_loss, logger)
+            validate_and_note(run, progress, token_loss, records)
+    saves |= evaluation.keeps_best and progress.best_step == progress.step < run.plan.steps
     progress.budget = budget.state()
     if saves:
         with budget.spending("checkpoint"):
-            save_step(run, progress)
+            saver.save(progress)
+        budget.expect("checkpoint", saver.seconds)
     if budget.exports:
         with budget.spending("export"):
             try_export(run, progress)
-    return out_of_time
+    return budget.limited_by if out_of_time else progress.stalled_by(evaluation.patience)
 
 
 def train_step(run: Run, rows: list[int], rate: float, token_loss: TokenLoss) -> StepResult:
@@ -148,27 +153,37 @@ def train_step(run: Run, rows: list[int], rate: float, token_loss: TokenLoss) ->
     Raises:
         TrainingError: the loss or the gradient is not finite; no weight has moved then.
     """
+    began = time.perf_counter()
     share = own_share(run.fabric, run.inputs.train, rows, run.inputs.batching)  # all of it, in a process alone
+    has_data = time.perf_counter()
     count, device = share.target_tokens, run.fabric.device
     set_learning_rate(run.optimizer, rate)
     token_loss = smoothed(token_loss, run.inputs.config.train.label_smoothing)
     sums = [backward(run, batch.to(device), count, token_loss) for batch in share.micro_batches]
     for batch in share.idle:
         backward(run, batch.to(device), math.inf, token_loss)  # a gradient of zero
-    losses = torch.cat(sums) if sums else torch.zeros(0)
     norm = gradient_norm(run)
-    (total,) = add_up(run.fabric, losses.sum().item())  # host-device sync
-    check_finite(run.fabric, total, norm, losses, share.micro_batches, run.in_backward is not None)
+    losses = gather_losses(run.fabric, share.micro_batches, torch.cat(sums) if sums else torch.zeros(0))
+    check_finite(run.fabric, losses, norm, run.in_backward is not None)
+    has_gradient = time.perf_counter()
     if run.in_backward is None:
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
+    grad_norm = norm.item()  # host-device sync
+    spent = {
+        "data": has_data - began,
+        "compute": has_gradient - has_data,
+        "optimizer": time.perf_counter() - has_gradient,
+    }
     return StepResult(
-        loss=total / count,
-        grad_norm=norm.item(),
+        loss=losses.total / count,
+        grad_norm=grad_norm,
         examples=len(rows),
         tokens=share.tokens,
         target_tokens=count,
         padding_tokens=share.padding_tokens,
+        losses=losses,
+        spent=spent,
     )
 
 
@@ -186,7 +201,8 @@ def backward(run: Run, batch: MicroBatch, count: float, token_loss: TokenLoss) -
     chunk = chunk_tokens(run.gpt.config.padded_vocab_size, batch.input_ids.device, head_is_trained)
     with run.fabric.autocast(), noisy_embeddings(run.gpt, batch, run.inputs.config.train.neftune_alpha):
         hidden = run.model(batch.input_ids, documents=batch.documents)
-        loss = sum_target_loss(run.model.head, hidden, batch.targets, token_loss, chunk, head_is_trained)
+        where = batch.targets, token_loss, chunk, head_is_trained, batch.target_places
+        loss = sum_target_loss(run.model.head, hidden, *where)
     run.fabric.backward(loss.total / count)
     return sums_of_rows(loss.each, batch.row_targets)
 
@@ -198,21 +214,8 @@ def window_rows(run: Run, step: int) -> list[int]:
     return rows_of_window(run.inputs.train_rows, run.plan.window(step), seed)
 
 
-def advance(progress: Progress, result: StepResult, seconds: float) -> None:
-    """Adds one step to the counts."""
-    progress.step += 1
-    progress.examples += result.examples
-    progress.tokens += result.tokens
-    progress.target_tokens += result.target_tokens
-    progress.padding_tokens += result.padding_tokens
-    progress.seconds += seconds
-    progress.final_loss = result.loss
-    if progress.first_loss is None:
-        progress.first_loss = result.loss
-
-
-def validate_and_log(run: Run, progress: Progress, token_loss: TokenLoss, logger: CSVLogger) -> None:
-    """Measures the whole held-out split, answers its first rows, and writes both down.
+def validate_and_note(run: Run, progress: Progress, token_loss: TokenLoss, records: Records) -> None:
+    """Measures the whole held-out split, answers its first rows, and has both written down.
 
     Raises:
         TrainingError: the loss is not finite, as after a step that was too large.
@@ -224,26 +227,7 @@ def validate_and_log(run: Run, progress: Progress, token_loss: TokenLoss, logger
     if not math.isfinite(result.loss):
         what = f"The held-out loss is {result.loss} after step {progress.step}"
         raise told(run.fabric, TrainingError(f"{what}; lower optim.learning_rate, or use --precision 32-true."))
-    progress.note_validation(result.loss, result.accuracy, result.by_source)
-    logger.log(Metrics(**_counts(progress), val_loss=result.loss, val_accuracy=result.accuracy))
-    for sample in sample_answers(run, rows[: inputs.config.eval.prompts]):
-        logger.log_sample({"step": progress.step, **sample})
+    progress.note_validation(result.loss, result.accuracy, result.by_source, inputs.config.eval.min_delta)
+    records.note_validation(progress, result, sample_answers(run, rows[: inputs.config.eval.prompts]))
     line = f"step {progress.step}/{run.plan.steps}: held-out loss {result}"
     inputs.report(line if progress.final_loss is None else f"{line}, training loss {progress.final_loss:.4f}")
-
-
-def step_metrics(progress: Progress, result: StepResult, rate: float, seconds: float) -> Metrics:
-    """Gives the line of one training step."""
-    return Metrics(
-        **_counts(progress),
-        loss=result.loss,
-        learning_rate=rate,
-        grad_norm=result.grad_norm,
-        tokens_per_second=result.tokens / seconds,
-    )
-
-
-def _counts(progress: Progress) -> dict[str, Any]:
-    """Gives the counts that every line of metrics opens with."""
-    names = ("step", "examples", "tokens", "target_tokens", "padding_tokens", "seconds")
-    return {name: getattr(progress, name) for name in names}

@@ -7,6 +7,7 @@ decide how the code goes on (token ids, targets, masks, lengths) are real. Knows
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -39,6 +40,9 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._events: list[tuple[int, int]] = []  # (number of the storage, bytes that came, or went if negative)
         self._living: dict[int, tuple[weakref.ref[Any], int]] = {}  # by address: the storage and its number
         self._parts: dict[int, str] = {}  # number of the storage -> what it is
+        self._entered: list[tuple[int, int | None]] = []  # number of the first event in a block, and which block it is
+        self._repeated, self._times = -1, 1
+        self._owned: set[int] = set()  # storages of the repeated block
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operation."""
@@ -87,18 +91,54 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note(tensor)
             self._parts[self._living[tensor.untyped_storage()._cdata][1]] = part
 
+    def enter(self, block: int | None) -> None:
+        """Says that what comes now is the work of this block of the model, forward or backward; None: of no block."""
+        self._entered.append((len(self._events), block))
+
+    def repeat(self, block: int, times: int, tensors: Iterable[Tensor]) -> None:
+        """Says that a block stands for so many that are all alike; those beside it must be two more of them.
+
+        Args:
+            block: which one; its work is counted so often, one time after the other.
+            times: how many it stands for, itself included.
+            tensors: its weights and what the optimizer keeps of them.
+        """
+        self._repeated, self._times = block, times
+        for tensor in tensors:
+            self._note(tensor)
+            self._owned.add(self._living[tensor.untyped_storage()._cdata][1])
+
     def peak(self) -> dict[str, int]:
         """Gives the bytes of each part at the moment when most bytes were held."""
         held = most = last = 0
-        for place, (_, size) in enumerate(self._events):
+        for place, (_, size) in enumerate(self._timeline()):
             held += size
             if held > most:
                 most, last = held, place
         parts: dict[str, int] = {}
-        for number, size in self._events[: last + 1]:
+        for number, size in itertools.islice(self._timeline(), last + 1):
             part = self._parts.get(number, ACTIVATIONS)
             parts[part] = parts.get(part, 0) + size
         return parts
+
+    def _timeline(self) -> Iterator[tuple[int, int]]:
+        """Gives the events of the whole model.
+
+        What the repeated block's work makes may be let go in the work of a block beside it, as that block's own is in
+        the repeated one's: there it counts once, as for each of those that it stands for. Elsewhere all goes at once.
+        """
+        bounds = [(0, None), *self._entered, (len(self._events), None)]
+        runs = [(block, self._events[start:stop]) for (start, block), (stop, _) in itertools.pairwise(bounds)]
+        made = {number for block, events in runs if block == self._repeated for number, size in events if size > 0}
+        for block, events in runs:
+            if block == self._repeated:
+                for _ in range(self._times):
+                    yield from events
+                continue
+            is_beside = block is not None and abs(block - self._repeated) == 1
+            for number, size in events:
+                belongs = number in self._owned or number in made
+                yield number, size * (self._times if belongs and not is_beside else 1)
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -41,8 +41,7 @@ def noisy_embeddings(model: nn.Module, batch: MicroBatch, alpha: float) -> Itera
 
 def row_lengths(batch: MicroBatch) -> Tensor:
     """Gives the tokens of the row that each position belongs to: (1, T, 1) packed, (B, 1, 1) padded, float32."""
-    lengths = torch.tensor(batch.lengths, dtype=torch.float32)
     if batch.documents is None:
-        return lengths[:, None, None]
-    places = torch.tensor([tokens for tokens, _ in batch.documents])  # padding belongs to the last one
-    return lengths.repeat_interleave(places)[None, :, None]
+        return torch.tensor(batch.lengths, dtype=torch.float32)[:, None, None]
+    lengths = torch.tensor([tokens for tokens, _ in batch.documents])  # padding counts as a row
+    return lengths.repeat_interleave(lengths).float()[None, :, None]

@@ -144,47 +144,6 @@ def told(fabric: Fabric, error: BaseException) -> BaseException:
     return error if fabric.global_rank == 0 else StoppedElsewhereError(str(error))
 
 
-def check_finite(
-    fabric: Fabric,
-    total: float,
-    norm: torch.Tensor,
-    losses: torch.Tensor,
-    micro_batches: list[MicroBatch],
-    in_backward: bool = False,
-) -> None:
-    """Stops a run whose loss or gradient is not a number, before the weights move; in all processes alike.
-
-    Args:
-        fabric: of the run.
-        total, norm: the loss and the gradient of the window over all processes.
-        losses, micro_batches: of each row in this process.
-        in_backward: whether some weights may have moved already.
-
-    Raises:
-        TrainingError: naming the rows at fault, or all of the window where only the gradient is.
-    """
-    if math.isfinite(total) and torch.isfinite(norm):
-        return
-    rows = [row for batch in micro_batches for row in batch.rows]
-    bad = [row for row, finite in zip(rows, torch.isfinite(losses).tolist(), strict=True) if not finite]
-    found = list(zip(gather(fabric, bad), gather(fabric, rows), strict=True))
-    what, chosen = ("loss", 0) if any(bad for bad, _ in found) else ("gradient", 1)
-    where = [f"{each[chosen]}{_of_process(fabric, rank)}" for rank, each in enumerate(found) if each[chosen]]
-    moved = "some weights may have moved, the last checkpoint stays" if in_backward else "the weights did not move"
-    raise told(
-        fabric,
-        TrainingError(
-            f"The {what} is not finite at rows {' and '.join(where)} of train.pt (numbers from 0); {moved}. "
-            "Look at these rows, lower optim.learning_rate, or use --precision 32-true."
-        ),
-    )
-
-
-def _of_process(fabric: Fabric, rank: int) -> str:
-    """Gives who computed it, where there are several."""
-    return f" (process {rank})" if fabric.world_size > 1 else ""
-
-
 def noticing_the_lost(work: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
     """Gives the same function of a run, which turns a call to a process that is no more into a sentence.
 

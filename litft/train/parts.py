@@ -23,9 +23,12 @@ from litft.checkpoint.tensors import save_safetensors, tensor_specs
 from litft.config.run import FullRun, RunConfig
 from litft.errors import ConfigError
 from litft.methods.base import Full, Method, is_in_final
+from litft.methods.lora import LoRA
 from litft.methods.merged import inner_method
+from litft.methods.pissa import as_differences
 from litft.model.gpt import GPT
 from litft.model.load import DTYPES, build_random, load_model, map_model
+from litft.train.kernels import choose_kernels
 from litft.train.parallel import failing_together, from_first, is_cut, seed_apart
 
 if TYPE_CHECKING:
@@ -107,7 +110,8 @@ class Parts:
 
     def final_state(self, method: Method) -> dict[str, Tensor]:
         """Gives what this process holds of what `final/` is to hold, by name."""
-        return {name: part.refresh().detach() for name, part in self.parts.items() if is_in_final(method, name)}
+        state = {name: part.refresh().detach() for name, part in self.parts.items() if is_in_final(method, name)}
+        return as_differences(self.model, state)
 
     def whole_state(self, method: Method) -> dict[str, Tensor]:
         """Gives the same, but whole, to the first process alone; all must call this together."""
@@ -162,15 +166,29 @@ class Parts:
             tensors: this process's part of each.
             owner: gives the parameter that a name belongs to.
         """
-        shapes = self._shapes(tensors, owner)
-        kinds = from_first(self.fabric, {name: value.dtype for name, value in shapes.items()})
-        pieces = ((name, self._whole(name, tensors, owner, kind)) for name, kind in kinds.items())
+        shapes, pieces = self._shapes(tensors, owner), self._pieces(tensors, owner)
         try:
             if self.fabric.global_rank == 0:
                 save_safetensors(path, pieces, tensor_specs(shapes))
         finally:
             for _ in pieces:  # the other processes send, until nothing is left
                 pass
+
+    def copies(self, tensors: Mapping[str, Tensor], owner: Callable[[str], str] = str) -> dict[str, Tensor]:
+        """Gives what `save` would write, in the CPU's memory, where no step moves it; to the first process alone.
+
+        Args:
+            tensors, owner: as `save` takes them; all processes must call this together.
+        """
+        pieces = self._pieces(tensors, owner)
+        return {name: whole.to("cpu", copy=True) for name, whole in pieces if self.fabric.global_rank == 0}
+
+    def _pieces(self, tensors: Mapping[str, Tensor], owner: Callable[[str], str]) -> Iterator[tuple[str, Tensor]]:
+        """Gives whole tensors one by one, the same names in each process; each must take them all."""
+        shapes = self._shapes(tensors, owner)
+        kinds = from_first(self.fabric, {name: value.dtype for name, value in shapes.items()})
+        for name, kind in kinds.items():
+            yield name, self._whole(name, tensors, owner, kind)
 
     def _whole(
         self, name: str, tensors: Mapping[str, Tensor], owner: Callable[[str], str], dtype: torch.dtype
@@ -190,13 +208,15 @@ class Parts:
 def load_base(inputs: Inputs, fabric: Fabric) -> GPT:
     """Gives the base of a run in its precision on its device, or, where `spread` is to cut it, mapped from its file."""
     config, device = inputs.config, torch.device("cpu") if is_cut(fabric) else fabric.device
+    method = inner_method(inputs.method)
     with failing_together(fabric):
+        reader = method.reader(inputs.model_config, fabric.device) if isinstance(method, LoRA) else None
         if isinstance(config, FullRun) and config.init == "random":
             model = build_random(inputs.model_config, config.precision, device, config.seed)
         elif is_cut(fabric) and config.quantize == "none":
-            model = map_model(inputs.checkpoint_dir, config.precision)
+            model = map_model(inputs.checkpoint_dir, config.precision, reader)
         else:
-            model = load_model(inputs.checkpoint_dir, config.precision, device, config.quantize)
+            model = load_model(inputs.checkpoint_dir, config.precision, device, config.quantize, reader)
     return model
 
 
@@ -208,6 +228,7 @@ def spread(model: GPT, inputs: Inputs, fabric: Fabric) -> Parts:
         inputs: of the run.
         fabric: of the run.
     """
+    choose_kernels(model, inputs.config, fabric, inputs.report)
     if is_cut(fabric):
         _cut(model, _trained_beside(model, inputs), inputs.config, fabric)
     seed_apart(fabric, inputs.config.seed)  # what a method added began alike; from here on each draws its own
@@ -256,10 +277,10 @@ def _cut(model: GPT, added: set[nn.Parameter], config: RunConfig, fabric: Fabric
     policy = CPUOffloadPolicy(pin_memory=fabric.device.type == "cuda") if config.cpu_offload else OffloadPolicy()
     settings: dict[str, Any] = {"mesh": mesh, "ignored_params": added, "offload_policy": policy}
     for block in cast(nn.ModuleList, model.transformer["h"]):
-        fully_shard(block, **settings)
+        _shard(block, **settings)
     # Embedding, last norm and head stay gathered from the forward pass to the end of the backward one: the head is used
     # outside of the model's own forward, and may be the embedding.
-    fully_shard(model, reshard_after_forward=False, **settings)
+    _shard(model, reshard_after_forward=False, **settings)
     for module in model.modules():
         if isinstance(module, FSDPModule) and model.config.n_expert:
             _count_unused(module)
@@ -267,6 +288,21 @@ def _cut(model: GPT, added: set[nn.Parameter], config: RunConfig, fabric: Fabric
     _give_rows(model, source, device)
     for parameter in added:
         parameter.data = parameter.data.to(fabric.device)
+
+
+def _shard(module: nn.Module, **settings: Any) -> None:
+    """Cuts the weights of a module that nothing in it has cut yet.
+
+    Raises:
+        ConfigError: they are whole numbers, which this torch cannot cut.
+    """
+    try:
+        fully_shard(module, **settings)
+    except RuntimeError as error:
+        if "floating point dtype can require gradients" not in str(error):
+            raise
+        what = f"A quantised base cut over several devices needs torch 2.13; this is {torch.__version__}"
+        raise ConfigError(f"{what}; use --strategy ddp, or leave out --quantize.") from error
 
 
 def _count_unused(module: FSDPModule) -> None:

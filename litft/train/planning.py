@@ -15,17 +15,19 @@ from litft.checkpoint.disk import plain_size
 from litft.config.plan import TrainPlan
 from litft.config.run import FullRun, RunConfig
 from litft.data.batches import rows_of_window, split_rows
-from litft.methods.base import freeze
+from litft.methods.base import Full, freeze
+from litft.methods.merged import inner_method
 from litft.train.counting import Batches, count_batches
 from litft.train.evaluate import validate
 from litft.train.fabric import build_fabric
 from litft.train.finish import peak_memory_bytes
 from litft.train.flops import model_flops
-from litft.train.forecast import alone, forecast_memory, free_memory, with_config
+from litft.train.forecast import alone, forecast_memory, with_config
 from litft.train.loop import VALIDATION_ROWS, build_run, train_step
 from litft.train.loss import TokenLoss
 from litft.train.optim import build_optimizer
-from litft.train.parts import load_base, spread
+from litft.train.parts import BUCKET_BYTES, load_base, spread
+from litft.train.room import free_memory
 from litft.train.state import Inputs, Run
 
 
@@ -40,13 +42,16 @@ def plan_run(inputs: Inputs, plan: TrainPlan, token_loss: TokenLoss) -> dict[str
     Returns:
         Counts, bytes, FLOPs; with `measure` seconds and measured bytes too.
     """
-    inputs = dataclasses.replace(inputs, config=alone(inputs.config))
+    config, inputs = inputs.config, dataclasses.replace(inputs, config=alone(inputs.config))
     device = build_fabric(inputs.config).device
     batches = count_batches(inputs, plan)
     memory = forecast_memory(inputs, plan, token_loss, batches)
     numbers = _counts(inputs, plan, batches)
+    if plan.save_every < plan.steps:
+        numbers["saves_beside_steps"] = "checkpoint copy" in memory
     numbers |= {"memory": memory, "memory_bytes": sum(memory.values()), "free_bytes": free_memory(device)}
     numbers["fits"] = numbers["memory_bytes"] <= numbers["free_bytes"]
+    numbers |= bounds_of_processes(config, inputs, memory)
     if not numbers["fits"]:
         numbers["to_fit"] = changes_to_fit(inputs, plan, token_loss, numbers["free_bytes"])
     if inputs.config.measure:
@@ -72,6 +77,31 @@ def _counts(inputs: Inputs, plan: TrainPlan, batches: Batches) -> dict[str, Any]
         "packed_share": batches.positions / (batches.micro_batches * inputs.batching.tokens),
         "flops": flops * plan.epochs,
     }
+
+
+def bounds_of_processes(config: RunConfig, inputs: Inputs, memory: dict[str, int]) -> dict[str, Any]:
+    """Gives what each of several processes takes at least; nothing for a process alone.
+
+    That is the memory of a process alone, less what the others hold of the weights that are cut. What a process gathers
+    of the others' parts while it computes, two blocks or more, is on top and not forecast.
+
+    Args:
+        config: its processes and strategy.
+        inputs: of the run.
+        memory: of a process alone, by part, at its peak.
+    """
+    if config.processes == 1:
+        return {}
+    each = sum(memory.values()) - memory.get("checkpoint copy", 0)  # which the first process has, if any
+    if config.strategy == "ddp":
+        return {"processes": config.processes, "cut_into": 1, "at_least_bytes": each}
+    cut_into = config.devices if config.strategy == "hybrid" else config.processes
+    cut = memory.get("weights", 0) + memory.get("quantisation", 0)
+    if isinstance(inner_method(inputs.method), Full):
+        cut += memory.get("gradients", 0) + memory.get("optimizer", 0)
+    else:
+        cut -= 4 * inputs.trainable_parameters  # float32 beside the base; each process holds all of them
+    return {"processes": config.processes, "cut_into": cut_into, "at_least_bytes": each - cut + cut // cut_into}
 
 
 def changes_to_fit(inputs: Inputs, plan: TrainPlan, token_loss: TokenLoss, free: int) -> str:
@@ -163,6 +193,10 @@ def _table(numbers: dict[str, Any], device: str) -> str:
         ("", ", ".join(f"{name} {plain_size(size)}" for name, size in parts if size)),
         ("free", f"{plain_size(numbers['free_bytes'])}: {fits}"),
     ]
+    if "processes" in numbers:
+        rows.append(("each of", _of_processes(numbers)))
+    if numbers.get("saves_beside_steps") is False:
+        rows.append(("save", "the steps wait for each checkpoint: a copy of what is trained would take too much"))
     if "seconds" in numbers:
         rows.append(("time", f"{_hours(numbers['seconds'])} by a step measured here, {numbers['step_seconds']:.2f} s"))
         what = "on the GPU" if device == "cuda" else "by the process, its libraries included"
@@ -170,6 +204,17 @@ def _table(numbers: dict[str, Any], device: str) -> str:
     else:
         rows.append(("time", "--measure true loads the weights and times a step"))
     return "\n".join(f"  {name:<9} {text}" for name, text in rows)
+
+
+def _of_processes(numbers: dict[str, Any]) -> str:
+    """Says what is known of several processes, and what is not."""
+    count, size = numbers["processes"], plain_size(numbers["at_least_bytes"])
+    if numbers["cut_into"] == 1:
+        return f"{count} processes: as much, as it holds a copy, and up to {plain_size(BUCKET_BYTES)} to send gradients"
+    return (
+        f"{count} processes: at least {size}, with the weights cut into {numbers['cut_into']} parts; what one gathers "
+        "of the others' parts while it computes is not forecast. The lines above are of a process alone"
+    )
 
 
 def _hours(seconds: float) -> str:

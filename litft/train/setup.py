@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ from litft.text.tokenizer import Tokenizer
 from litft.train.export import require_exportable
 from litft.train.fabric import require_devices
 from litft.train.optim import build_optimizer
-from litft.train.state import Inputs, Report, find_resume, write_yaml
+from litft.train.state import Inputs, Report, write_yaml
+from litft.train.step_folders import find_resume
 
 FEW_ROWS = 10
+TIME_BOUNDS = ("max_time", "max_gpu_hours")  # a run that one of these ended may go on with more time
 RUN_FILE = "run.yaml"  # every setting of a run; by it a folder is known as a run's
 
 
@@ -163,7 +166,7 @@ def _open_resume(config: RunConfig, out_dir: Path, report: Report) -> Path | Non
     if not config.resume or not is_first(config.processes):  # the first of several processes tells the others
         return None
     summary = out_dir / "summary.json"
-    if summary.exists() and read_json(summary).get("stopped_by") != "max_time":
+    if summary.exists() and read_json(summary).get("stopped_by") not in TIME_BOUNDS:
         raise ConfigError(
             f"The run in {out_dir} has ended, there is nothing to resume; start afresh with --overwrite true, or name "
             "another --out_dir."
@@ -199,7 +202,10 @@ def check_same_run(config: RunConfig, path: Path) -> None:
         "out_dir",
         "dry_run",
         "measure",
+        "sweep_jobs",
         "train.max_time",
+        "train.max_gpu_hours",
+        "train.save_async",
         "train.export_interval",
     }
     before, now = dict(_leaves(load_yaml(path))), dict(_leaves(config_to_dict(config)))
@@ -248,7 +254,8 @@ def describe(inputs: Inputs, plan: TrainPlan) -> str:
 
 def _or_time(config: RunConfig) -> str:
     """Says when a run ends at the latest."""
-    return "" if config.train.max_time is None else f", or by max_time, {config.train.max_time} from now"
+    limit = config.train.time_limit(config.processes)
+    return "" if limit is None else f", or by {limit[0]}, {timedelta(seconds=round(limit[1]))} from now"
 
 
 def _quantized(config: RunConfig) -> str:

@@ -10,8 +10,9 @@ from litft.config.io import load_yaml
 from litft.config.plan import build_plan
 from litft.train.counting import count_batches
 from litft.train.fabric import build_fabric
-from litft.train.forecast import forecast_memory, free_memory, with_config
+from litft.train.forecast import forecast_memory, with_config
 from litft.train.loss import TokenLoss
+from litft.train.room import free_memory
 from litft.train.setup import RUN_FILE
 from litft.train.state import Inputs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import make_config, make_world
+from tiny_run import CUTS_ALL, make_config, make_world
 from two_processes import cut_run, gradients, resumed_run, whole_run
 
 from litft.api import LLM
@@ -21,6 +22,7 @@ from litft.config.processes import is_first
 from litft.errors import ConfigError
 from litft.train.fabric import require_devices
 from litft.train.parallel import deal
+from litft.train.step_folders import STEP_FILES
 
 HERE = Path(__file__).parent
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -32,8 +34,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = make_world(tmp_path_factory.mktemp("world"))
     (world / "experts").mkdir()
     make_world(world / "experts", n_expert=8, n_expert_per_token=2)
+    (world / "wide").mkdir()
+    make_world(world / "wide", n_layer=6, n_embd=64, intermediate_size=128)
     for method in ("lora", "full", "adapter_v2"):
         gradients(world, f"gradients-{method}-one", method)
+    gradients(world, "gradients-pissa_dora-one", "pissa_dora")
+    gradients(world, "gradients-pissa_dora-int8-one", "pissa_dora", quantize="bnb.int8")
     gradients(world / "experts", "gradients-full-one", "full")
     gradients(world, "gradients-lora-int8-one", "lora", quantize="bnb.int8")
     for method in ("full", "lora"):
@@ -90,18 +96,23 @@ def assert_same_gradients(one: Path, two: Path) -> None:
         ("full", "hybrid"),
         ("full", "offload"),
         ("adapter_v2", "fsdp"),
+        ("pissa_dora", "ddp"),
+        ("pissa_dora", "fsdp"),
     ],
 )
 def test_two_processes_have_the_gradient_of_one(world: Path, method: str, strategy: str) -> None:
     assert_same_gradients(world / f"gradients-{method}-one", world / f"gradients-{method}-{strategy}")
 
 
+@pytest.mark.skipif(not CUTS_ALL, reason="FSDP2 of this torch cannot")
 def test_experts_that_only_one_process_met_are_added_up_too(world: Path) -> None:
     assert_same_gradients(world / "experts" / "gradients-full-one", world / "experts" / "gradients-full-fsdp")
 
 
-def test_a_quantised_base_is_cut_too(world: Path) -> None:
-    assert_same_gradients(world / "gradients-lora-int8-one", world / "gradients-lora-int8")
+@pytest.mark.skipif(not CUTS_ALL, reason="FSDP2 of this torch cannot")
+@pytest.mark.parametrize("method", ["lora", "pissa_dora"])
+def test_a_quantised_base_is_cut_too(world: Path, method: str) -> None:
+    assert_same_gradients(world / f"gradients-{method}-int8-one", world / f"gradients-{method}-int8")
 
 
 def test_fsdp_leaves_half_of_a_model_in_each_process(world: Path) -> None:
@@ -114,12 +125,28 @@ def test_fsdp_leaves_half_of_a_model_in_each_process(world: Path) -> None:
     assert held("gradients-full-ddp") == held("gradients-full-hybrid") == 1.0  # hybrid: two nodes of one device
 
 
+@pytest.mark.parametrize(("method", "strategy"), [("full", "ddp"), ("full", "fsdp"), ("lora", "fsdp")])
+def test_a_process_takes_at_least_what_a_plan_says(world: Path, method: str, strategy: str) -> None:
+    told = json.loads((world / "wide" / f"memory-{method}-{strategy}" / "memory.json").read_text())
+    assert 0.95 * told["at_least_bytes"] < told["measured"]
+    if strategy == "ddp":  # beside the copy of the model the gradients that are sent
+        assert told["measured"] < 1.1 * (told["at_least_bytes"] + told["memory"]["gradients"])
+    else:
+        assert told["at_least_bytes"] < told["memory_bytes"]
+
+
 def columns(out_dir: Path) -> list[list[float]]:
-    """The numbers of metrics.csv but for times, and for padding, which depends on how rows are split."""
+    """The numbers of metrics.csv but for times and memory, and for padding, which depends on how rows are split."""
     with (out_dir / "logs" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    left_out = {"seconds", "tokens_per_second", "padding_tokens"}
-    return [[float(value or 0) for key, value in row.items() if key not in left_out] for row in rows]
+    left_out = re.compile("second|memory|padding")
+    return [[float(value or 0) for key, value in row.items() if not left_out.search(key)] for row in rows]
+
+
+def row_losses(out_dir: Path) -> list[list[float]]:
+    """The numbers of row_losses.csv."""
+    with (out_dir / "row_losses.csv").open() as file:
+        return [[float(value) for key, value in row.items() if key != "source"] for row in csv.DictReader(file)]
 
 
 def assert_same_weights(one: Path, two: Path, rtol: float = 1e-4) -> None:
@@ -142,6 +169,8 @@ def test_two_processes_write_what_one_writes(world: Path, method: str, strategy:
     for file in ("trainable", "optimizer"):
         assert_same_weights(one / last / f"{file}.safetensors", two / last / f"{file}.safetensors")
     assert json.loads((two / "summary.json").read_text())["processes"] == 2
+    for wanted, found in zip(row_losses(one), row_losses(two), strict=True):
+        assert found == pytest.approx(wanted, rel=1e-3)
     ids = torch.tensor([[5, 6, 7]])
     logits = [LLM.load(folder / "final", precision="32-true").logits(ids) for folder in (one, two)]
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-4)
@@ -167,7 +196,7 @@ def test_two_processes_resume_bit_for_bit_with_their_own_dropout(world: Path, me
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_loss_that_is_not_finite_in_one_process_stops_both_and_one_tells(world: Path, strategy: str) -> None:
     said = [(world / f"broken-{strategy}-{rank}.txt").read_text() for rank in range(2)]
-    assert said[0].startswith("TrainingError: The loss is not finite at rows [")
+    assert said[0].startswith("NotFiniteError: The loss is not finite at rows [")
     assert "(process 1) of train.pt" in said[0]
     assert said[1].startswith("StoppedElsewhereError: ")
 
@@ -175,6 +204,28 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_both_and_one_tells(world
 def test_a_disk_that_fails_one_process_stops_both(world: Path) -> None:
     assert (world / "disk-0.txt").read_text().startswith("FileExistsError: ")
     assert (world / "disk-1.txt").read_text().startswith("StoppedElsewhereError: Process 0 of 2: ")
+
+
+def test_a_disk_that_fills_beside_the_steps_stops_both(world: Path) -> None:
+    assert "No space left on device" in (world / "writer-0.txt").read_text()
+    assert (world / "writer-1.txt").read_text().startswith("StoppedElsewhereError: ")
+    assert not list((world / "writer").glob("step-*"))
+
+
+def test_two_processes_write_beside_the_steps_what_they_write_at_once(world: Path) -> None:
+    for name in STEP_FILES:
+        beside, at_once = (
+            world / f"{run}-full-fsdp" / "step-00000002" / f"{name}.safetensors" for run in ("whole", "at-once")
+        )
+        assert beside.read_bytes() == at_once.read_bytes(), name
+
+
+def test_what_is_not_finite_in_one_process_is_kept_with_the_rows_of_both(world: Path) -> None:
+    said = (world / "stopped-0.txt").read_text()
+    (path,) = (world / "stopped" / "nonfinite").iterdir()
+    assert f"Its rows are in {path}." in said and f"{world / 'stopped' / 'step-0000000'}" in said
+    rows = json.loads(path.read_text())["rows"]
+    assert {(row["process"], row["loss"] == "nan") for row in rows} == {(0, False), (1, True)}
 
 
 def test_the_command_trains_in_two_processes_and_says_everything_once(world: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file
+from tiny_engine import ids_of
 from tiny_run import make_config, make_world, methods, open_run, with_step_limit
 from tiny_text import SHARED, write_json
 from torch import Tensor
@@ -33,7 +35,6 @@ from litft.errors import CheckpointError, ConfigError
 from litft.export.hf import to_hf
 from litft.export.merge import merge
 from litft.export.peft import export_peft
-from litft.generate.sample import Sampling, iter_tokens
 from litft.methods.base import trainable_state
 from litft.methods.lora import LoRA
 from litft.methods.new_tokens import WithNewTokens
@@ -41,7 +42,8 @@ from litft.text.new_tokens import NewTokens
 from litft.train.export import hf_source
 from litft.train.finish import finish
 from litft.train.loop import fit
-from litft.train.state import Run, step_folders
+from litft.train.state import Run
+from litft.train.step_folders import step_folders
 
 HF_CONFIG = {
     "model_type": "llama",
@@ -73,9 +75,9 @@ def world(tmp_path: Path) -> Path:
 
 
 def columns(out_dir: Path) -> list[tuple[str, ...]]:
-    """What metrics.csv says but for times."""
+    """What metrics.csv says but for times and memory."""
     with (out_dir / "logs" / "metrics.csv").open() as file:
-        return [tuple(v for k, v in row.items() if "second" not in k) for row in csv.DictReader(file)]
+        return [tuple(v for k, v in row.items() if not re.search("second|memory", k)) for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
@@ -212,8 +214,8 @@ def test_a_finetuned_story_teller_tells_the_same_everywhere(tmp_path: Path) -> N
     others = [load(tmp_path / "hf"), peft.PeftModel.from_pretrained(load(base), tmp_path / "peft")]
     for prompt in PROMPTS:
         ids = llm.tokenizer.encode(prompt)
-        wanted = list(iter_tokens(llm.model, ids, 100, Sampling()))
-        assert len(wanted) == 100 and wanted != list(iter_tokens(plain.model, ids, 100, Sampling()))
+        wanted = ids_of(llm.model, ids, 100)
+        assert len(wanted) == 100 and wanted != ids_of(plain.model, ids, 100)
         for model in others:
             tokens = model.eval().generate(
                 input_ids=torch.tensor([ids]), max_new_tokens=100, do_sample=False, eos_token_id=-1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_engine import ids_of
 from tiny_hf import write_hf_folder
 from tiny_run import SIZES, methods
 from tiny_text import SHARED, write_checkpoint
@@ -25,7 +26,6 @@ from litft.config.train import EvalConfig, TrainConfig
 from litft.data.prepare import prepare
 from litft.data.store import PreparedData
 from litft.errors import TokenizerError
-from litft.generate.sample import Sampling, iter_tokens
 from litft.methods.base import freeze, trainable_state
 from litft.methods.new_tokens import WithNewTokens
 from litft.model.gpt import GPT
@@ -102,7 +102,7 @@ def test_a_bfloat16_model_with_new_rows_answers(name: str) -> None:
     """The rows of new tokens come first among the parameters, and are float32 beside frozen matrices."""
     model = build(tied=False).to(torch.bfloat16)
     method_named(name, tied=False).apply(model)
-    assert len(list(iter_tokens(model.eval(), [1, 61, 2], 4, Sampling(), ()))) == 4
+    assert len(ids_of(model.eval(), [1, 61, 2], 4)) == 4
 
 
 def test_a_bias_of_the_head_grows_by_zeros() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_run import CPU, make_config, make_world, methods, open_run
+from tiny_run import CPU, make_config, make_world, methods, open_run, variants
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,10 +29,11 @@ from litft.methods.lora import LoRA
 from litft.model.load import build_empty, build_random
 from litft.train.counting import count_batches
 from litft.train.flops import model_flops
-from litft.train.forecast import forecast_memory, free_memory
+from litft.train.forecast import forecast_memory, shorten
 from litft.train.loop import backward, fit, train_step, window_rows
 from litft.train.planning import changes_to_fit, plan_run
 from litft.train.rehearsal import rehearse
+from litft.train.room import free_memory
 from litft.train.setup import open_inputs
 from litft.train.sizing import bytes_needed, size_batches, with_size
 from litft.train.state import Inputs, Run
@@ -53,7 +54,7 @@ def tensor_bytes(run: Run) -> int:
 
 def allocated_bytes(work: Callable[[], object]) -> int:
     """What the CPU's allocator hands out at most while something is done, above what it had handed out before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as told:
         work()
     events = [event for event in told.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = most = 0
@@ -71,6 +72,8 @@ def allocated_bytes(work: Callable[[], object]) -> int:
         ("adapter", {"train__pack": "padded"}),
         ("adapter_v2", {"precision": "bf16-mixed", "train__checkpoint": "block"}),
         ("lora", {"quantize": "bnb.nf4-dq", "precision": "bf16-true"}),
+        ("dora", {"precision": "bf16-true"}),
+        ("dora", {"quantize": "bnb.nf4", "precision": "bf16-mixed"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(str(part) for part in value.values()),
 )
@@ -80,7 +83,9 @@ def test_the_forecast_of_a_step_is_what_the_allocator_hands_out(
     if "quantize" in settings:
         pytest.importorskip("bitsandbytes")
     world = make_world(tmp_path, **WIDE)
-    run = open_run(make_config(world, **{"train__micro_batch_size": 4, **settings}), methods()[method])
+    run = open_run(
+        make_config(world, **{"train__micro_batch_size": 4, **settings}), {**methods(), **variants()}[method]
+    )
     batches = count_batches(run.inputs, run.plan)
     forecast = forecast_memory(run.inputs, run.plan, token_loss, batches)
 
@@ -93,6 +98,37 @@ def test_the_forecast_of_a_step_is_what_the_allocator_hands_out(
     assert sum(forecast.values()) == pytest.approx(measured, rel=0.05)
     assert forecast["weights"] + forecast.get("quantisation", 0) == pytest.approx(before, rel=0.01)
     assert forecast["optimizer"] > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("full", {"train__save_interval": 3}),
+        ("lora", {"train__checkpoint": "block"}),
+        ("adapter", {"precision": "bf16-mixed"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(str(part) for part in value.values()),
+)
+def test_one_block_stands_for_those_that_are_alike_to_the_byte(
+    tmp_path: Path, method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(tmp_path, n_layer=6)
+    config = make_config(world, **settings)
+    inputs = open_inputs(config, methods()[method], lambda message: None)
+    plan = plan_of(inputs)
+    batches = count_batches(inputs, plan)
+    short, _, times = shorten(inputs)
+    first = 1 if method.startswith("adapter") else 0  # the first block has no prompt
+    assert (short.model_config.n_layer, times) == (first + 4, 6 - first - 3)
+    quick = forecast_memory(inputs, plan, token_loss, batches)
+    monkeypatch.setattr("litft.train.forecast.BLOCKS_ALIKE", 6)  # as many as there are: nothing is left out
+    assert forecast_memory(inputs, plan, token_loss, batches) == quick
+
+
+def test_blocks_that_differ_are_all_forecast(tmp_path: Path) -> None:
+    world = make_world(tmp_path, n_layer=9, sliding_window=8, full_attention_layers=(1, 3, 5, 7))
+    inputs = open_inputs(make_config(world), SMALL, lambda message: None)
+    assert shorten(inputs) == (inputs, 0, 1)
 
 
 def test_a_recipes_own_loss_counts(tmp_path: Path) -> None:
@@ -182,6 +218,20 @@ def test_without_a_measured_step_no_time_is_told_and_no_weight_is_read(tmp_path:
 def plan_of(inputs: Inputs) -> TrainPlan:
     """What the recipes make of it."""
     return build_plan(len(inputs.train_rows), inputs.config.train, inputs.config.optim, inputs.config.eval)
+
+
+@pytest.mark.parametrize(("strategy", "method"), [("ddp", "full"), ("fsdp", "full"), ("fsdp", "lora")])
+def test_a_plan_for_several_processes_says_what_each_takes_at_least(tmp_path: Path, strategy: str, method: str) -> None:
+    world, said = make_world(tmp_path, **WIDE), list[str]()
+    config = make_config(world, devices=4, strategy=strategy, dry_run=True)
+    inputs = open_inputs(config, methods()[method], said.append)
+    numbers = plan_run(inputs, plan_of(inputs), token_loss)
+    memory, parts = numbers["memory"], 1 if strategy == "ddp" else 4
+    held = [memory.get(part, 0) for part in ("weights", "gradients", "optimizer")]
+    cut = sum(held) if method == "full" else held[0] - 4 * inputs.trainable_parameters
+    assert numbers["at_least_bytes"] == numbers["memory_bytes"] - cut + cut // parts
+    assert (numbers["processes"], numbers["cut_into"]) == (4, parts)
+    assert ("is not forecast" in said[-1]) == (strategy == "fsdp") and "each of   4 processes: " in said[-1]
 
 
 def test_what_would_make_a_run_fit_is_named(tmp_path: Path) -> None:

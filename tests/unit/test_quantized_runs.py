@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_run import CPU, make_config, make_world, methods, open_run, with_step_limit
+from tiny_run import CPU, CUTS_ALL, make_config, make_world, methods, open_run, with_step_limit
 from torch import Tensor
 
 from litft import LLM
@@ -142,6 +142,7 @@ def test_the_command_line_trains_and_asks_and_says_how_the_run_was_trained(
     assert "full trains every weight" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not CUTS_ALL, reason="FSDP2 of this torch cuts no whole numbers")
 def test_a_quantised_model_is_sharded_over_two_processes(world: Path, tmp_path: Path) -> None:
     script = Path(__file__).parent / "sharded_quantized.py"
     words = [sys.executable, str(script), str(world / "model"), str(tmp_path / "meeting")]

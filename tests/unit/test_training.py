@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -24,9 +25,13 @@ from litft.errors import CheckpointError, ConfigError, DataError, TrainingError
 from litft.methods.base import trainable_state
 from litft.train.evaluate import validate
 from litft.train.finish import finish
-from litft.train.loop import backward, check_finite, fit, train_step, window_rows
+from litft.train.loop import backward, fit, train_step, window_rows
+from litft.train.nonfinite import check_finite
+from litft.train.row_losses import gather_losses
+from litft.train.saving import save_step
 from litft.train.setup import open_inputs
-from litft.train.state import Run, find_resume, save_step, step_folders
+from litft.train.state import Run
+from litft.train.step_folders import find_resume, step_folders
 
 METHODS = list(methods())
 
@@ -99,6 +104,13 @@ def test_what_rows_begin_with_is_computed_once_and_the_gradient_is_the_same(worl
     ).loss == pytest.approx(before.loss, rel=1e-6)
 
 
+def test_padding_lengthens_no_row(world: Path) -> None:
+    run = open_run(make_config(world), methods()["lora"])
+    (batch,) = iter_micro_batches(run.inputs.train, [0, 1, 2], batching(4))
+    assert batch.padding_tokens and batch.documents is not None
+    assert batch.documents == (*((length, -1) for length in batch.lengths), (batch.padding_tokens, -1))
+
+
 def write_alike_rows(world: Path) -> None:
     """Lets four rows begin with the same 9 tokens and four with the same 10, all before their targets."""
     path = world / "data" / "train.pt"
@@ -166,9 +178,9 @@ def test_five_steps_and_five_resumed_are_ten_bit_for_bit(world: Path, method: st
 
 
 def columns(out_dir: Path) -> list[tuple[str, ...]]:
-    """What metrics.csv says but for times."""
+    """What metrics.csv says but for times and memory."""
     with (out_dir / "logs" / "metrics.csv").open() as file:
-        return [tuple(v for k, v in row.items() if "second" not in k) for row in csv.DictReader(file)]
+        return [tuple(v for k, v in row.items() if not re.search("second|memory", k)) for row in csv.DictReader(file)]
 
 
 def test_every_example_is_seen_once_an_epoch_and_orders_differ(world: Path) -> None:
@@ -209,7 +221,7 @@ def test_a_gradient_that_is_not_finite_names_the_whole_window(world: Path) -> No
     run = open_run(make_config(world), methods()["lora"])
     batches = list(iter_micro_batches(run.inputs.train, [0, 1, 2], batching(2)))
     with pytest.raises(TrainingError, match="gradient is not finite at rows"):
-        check_finite(run.fabric, 3.0, torch.tensor(float("inf")), torch.ones(3), batches)
+        check_finite(run.fabric, gather_losses(run.fabric, batches, torch.ones(3)), torch.tensor(float("inf")))
 
 
 def test_the_old_checkpoint_stays_when_a_save_is_interrupted(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +233,7 @@ def test_the_old_checkpoint_stays_when_a_save_is_interrupted(world: Path, monkey
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("litft.train.state.sha256_file", full_disk)
+    monkeypatch.setattr("litft.train.saving.sha256_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_step(run, progress)
     monkeypatch.undo()
@@ -329,7 +341,8 @@ def test_both_splits_must_be_of_the_models_tokenizer(world: Path) -> None:
         open_run(make_config(world), methods()["lora"])
 
 
-def test_ctrl_c_ends_the_step_saves_and_the_run_goes_on_as_if_nothing_had_been(world: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_saves_and_the_run_goes_on_as_if_nothing_had_been(world: Path, number: int) -> None:
     straight = open_run(make_config(world, out_dir=world / "straight"), methods()["lora"])
     fit(straight, token_loss)
     calls: list[int] = []
@@ -337,7 +350,7 @@ def test_ctrl_c_ends_the_step_saves_and_the_run_goes_on_as_if_nothing_had_been(w
     def interrupting_loss(logits: Tensor, targets: Tensor) -> Tensor:
         calls.append(1)
         if len(calls) == 20:  # in the midst of a step
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return token_loss(logits, targets)
 
     run = open_run(make_config(world), methods()["lora"])

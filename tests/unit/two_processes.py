@@ -5,6 +5,7 @@ python two_processes.py WORLD
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Callable
@@ -14,13 +15,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from tiny_run import make_config, methods, open_run, with_step_limit
+from test_planning import allocated_bytes
+from tiny_run import CUTS_ALL, make_config, methods, open_run, variants, with_step_limit
 from torch import Tensor
 
+from litft.checkpoint.disk import write_json
 from litft.errors import LitftError
+from litft.train import saving
+from litft.train.counting import count_batches
 from litft.train.finish import finish
 from litft.train.loop import backward, fit, train_step
 from litft.train.parallel import own_share
+from litft.train.planning import plan_run
 from litft.train.state import Run
 
 WINDOWS = ([0, 1, 2, 3, 4, 5, 6], [7], [8, 9, 10, 11, 12, 13, 14, 15])  # unequal, one process idle, equal
@@ -34,7 +40,8 @@ def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def open_tiny(world: Path, name: str, method: str, dropout: bool = False, **changes: Any) -> Run:
     """Opens a run in WORLD/NAME, without dropout unless asked: each process has its own, which no sum could match."""
-    run = open_run(make_config(world, out_dir=world / name, train__max_steps=4, **changes), methods()[method])
+    chosen = {**methods(), **variants()}[method]
+    run = open_run(make_config(world, out_dir=world / name, train__max_steps=4, **changes), chosen)
     for module in run.gpt.modules():
         if isinstance(module, torch.nn.Dropout) and not dropout:
             module.p = 0.0
@@ -110,6 +117,30 @@ def full_disk(world: Path) -> None:
     note_error(run, "disk", lambda: fit(run, token_loss))
 
 
+def failing_writer(world: Path) -> None:
+    """A disk that is full only once the first process writes beside the steps."""
+    run = open_tiny(world, "writer", "lora", **TOGETHER, strategy="fsdp", train__save_interval=1)
+
+    def full(path: Path) -> str:
+        raise OSError(28, "No space left on device", str(path))
+
+    before, saving.sha256_file = saving.sha256_file, full
+    note_error(run, "writer", lambda: fit(run, token_loss))
+    saving.sha256_file = before
+
+
+def not_finite_run(world: Path) -> None:
+    """A run in which the second process meets a loss that is not a number, after a checkpoint."""
+    run, calls = open_tiny(world, "stopped", "lora", **TOGETHER, strategy="ddp", train__save_interval=1), [0]
+
+    def broken_loss(logits: Tensor, targets: Tensor) -> Tensor:
+        is_broken = run.gpt.training and run.fabric.global_rank == 1 and (world / "stopped" / "step-00000001").exists()
+        calls[0] += is_broken
+        return token_loss(logits, targets) * (math.nan if calls[0] else 1.0)
+
+    note_error(run, "stopped", lambda: fit(run, broken_loss))
+
+
 def note_error(run: Run, name: str, work: Callable[[], object]) -> None:
     """Writes down what this process raises."""
     try:
@@ -119,20 +150,40 @@ def note_error(run: Run, name: str, work: Callable[[], object]) -> None:
         path.write_text(f"{type(error).__name__}: {error}")
 
 
+def memory(world: Path, name: str, method: str, **changes: Any) -> None:
+    """Writes the bytes of tensors that the first process takes for two steps, and what a plan says of it."""
+    run = open_tiny(world, name, method, **changes)
+    batches = count_batches(run.inputs, run.plan)
+    said = plan_run(dataclasses.replace(run.inputs, report=lambda message: None), run.plan, token_loss)
+
+    def steps() -> None:
+        for _ in range(2):
+            train_step(run, batches.largest_step * 2, 1e-3, token_loss)
+
+    held = sum(own.nbytes for _, own in run.parts.named_parameters())
+    measured = held + allocated_bytes(steps)
+    if run.fabric.is_global_zero:
+        write_json(world / name / "memory.json", {"measured": measured, **said})
+
+
 def main() -> None:
     """Runs all that the tests look at."""
     world, fsdp, ddp = Path(sys.argv[1]), {**TOGETHER, "strategy": "fsdp"}, {**TOGETHER, "strategy": "ddp"}
     for method in ("lora", "full", "adapter_v2"):
         gradients(world, f"gradients-{method}-fsdp", method, **fsdp)
-    for method in ("lora", "full"):
+    for method in ("lora", "full", "pissa_dora"):
         gradients(world, f"gradients-{method}-ddp", method, **ddp)
+    gradients(world, "gradients-pissa_dora-fsdp", "pissa_dora", **fsdp)
     gradients(world, "gradients-full-hybrid", "full", **TOGETHER, strategy="hybrid")
     gradients(world, "gradients-full-offload", "full", **fsdp, cpu_offload=True)
-    gradients(world / "experts", "gradients-full-fsdp", "full", **fsdp)
-    gradients(world, "gradients-lora-int8", "lora", **fsdp, quantize="bnb.int8")
+    if CUTS_ALL:
+        gradients(world / "experts", "gradients-full-fsdp", "full", **fsdp)
+        for method in ("lora", "pissa_dora"):
+            gradients(world, f"gradients-{method}-int8", method, **fsdp, quantize="bnb.int8")
     for method, settings in (("full", fsdp), ("lora", fsdp), ("lora", ddp)):
         name = f"whole-{method}-{settings['strategy']}"
         whole_run(world, name, method, **settings, train__save_interval=2)
+    whole_run(world, "at-once-full-fsdp", "full", **fsdp, train__save_interval=2, train__save_async=False)
     resumed_run(world, "one-then-two", "full", **fsdp)
     cut_run(world, "two-then-one", "full", **fsdp)
     chance = {"dropout": True, "precision": "bf16-true"}
@@ -140,9 +191,13 @@ def main() -> None:
         whole_run(world, f"straight-{method}", method, **settings, **chance, train__save_interval=2)
         cut_run(world, f"resumed-{method}", method, **settings, **chance)
         resumed_run(world, f"resumed-{method}", method, **settings, **chance)
+    for method, strategy in (("full", "ddp"), ("full", "fsdp"), ("lora", "fsdp")):
+        memory(world / "wide", f"memory-{method}-{strategy}", method, **TOGETHER, strategy=strategy)
     not_finite(world, "ddp")
     not_finite(world, "fsdp")
+    not_finite_run(world)
     full_disk(world)
+    failing_writer(world)
 
 
 if __name__ == "__main__":
