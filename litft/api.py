@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ from torch import Tensor
 
 from litft.checkpoint.files import resolve_checkpoint_dir
 from litft.checkpoint.tensors import read_safetensors_header
-from litft.config.answer import GenerateConfig
 from litft.errors import GenerationError
-from litft.generate.answer import iter_text
+from litft.generate.engine import Engine
+from litft.generate.request import Answer, Request, Token, to_answer, to_continue
 from litft.generate.sample import Sampling, evaluating
-from litft.methods.load import load_finetuned, quantized_in_training, weights_files
+from litft.methods.load import load_finetuned, weights_files
 from litft.model.gpt import GPT
-from litft.text.conversation import ASSISTANT, ROLES, USER, Conversation, Message
-from litft.text.encoding import Style, encode_prompt, stop_ids
+from litft.text.conversation import ASSISTANT, ROLES, Conversation, Message
+from litft.text.encoding import Style
 from litft.text.style_files import load_style
 from litft.text.tokenizer import Tokenizer
 
@@ -70,6 +69,8 @@ class LLM:
         top_p: float | None = None,
         stop: Sequence[str] | None = None,
         seed: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
     ) -> str:
         """Continues a text, fed as it is (with BOS where the model was trained with one).
 
@@ -81,6 +82,8 @@ class LLM:
             top_p: choose among the likeliest tokens that together reach this probability.
             stop: texts at which the answer ends; they are left out.
             seed: the same seed gives the same text on the same machine.
+            min_p: choose among tokens with at least this share of the likeliest one's probability.
+            repetition_penalty: above 1 makes tokens that were said before less likely.
 
         Returns:
             What follows the prompt, with the space between them if there is one.
@@ -88,21 +91,38 @@ class LLM:
         Raises:
             GenerationError: a prompt or number that cannot be used.
         """
-        sampling = Sampling(temperature, top_k, top_p)
-        ids = self.tokenizer.encode(prompt)
-        return "".join(
-            iter_text(
-                self.model,
-                self.tokenizer,
-                ids,
-                max_new_tokens,
-                sampling,
-                self.tokenizer.stop_ids,
-                stop or (),
-                seed,
-                continues=True,
-            )
-        )
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        return self.answer(self.to_continue(prompt, max_new_tokens, sampling, stop or (), seed)).text
+
+    def generate_many(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = 50,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        at_once: int = 16,
+    ) -> list[str]:
+        """Continues many texts, several at once, each as `generate` does alone.
+
+        Args:
+            prompts: the texts.
+            max_new_tokens, temperature, top_k, top_p, stop, seed, min_p, repetition_penalty: as in `generate`.
+            at_once: how many; each takes memory for the longest of them.
+
+        Returns:
+            What follows each prompt.
+
+        Raises:
+            GenerationError: a prompt or number that cannot be used.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        requests = [self.to_continue(prompt, max_new_tokens, sampling, stop or (), seed) for prompt in prompts]
+        return [answer.text for answer in self.run(requests, at_once)]
 
     def chat(
         self,
@@ -113,12 +133,14 @@ class LLM:
         top_p: float | None = None,
         stop: Sequence[str] | None = None,
         seed: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
     ) -> str:
         """Answers the last message of a conversation, through the prompt style saved with the checkpoint.
 
         Args:
             messages: `{"role": "system" | "user" | "assistant", "content": text}`, the last one a user's.
-            max_new_tokens, temperature, top_k, top_p, stop, seed: as in `generate`.
+            max_new_tokens, temperature, top_k, top_p, stop, seed, min_p, repetition_penalty: as in `generate`.
 
         Returns:
             The answer.
@@ -126,8 +148,8 @@ class LLM:
         Raises:
             GenerationError: roles in an order that cannot be answered.
         """
-        sampling = Sampling(temperature, top_k, top_p)
-        return "".join(self.iter_answer(conversation_of(messages), max_new_tokens, sampling, stop or (), seed))
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        return self.answer(self.to_answer(conversation_of(messages), max_new_tokens, sampling, stop or (), seed)).text
 
     def iter_answer(
         self,
@@ -138,10 +160,57 @@ class LLM:
         seed: int | None = None,
     ) -> Iterator[str]:
         """Gives the answer to the last turn, piece by piece; the ids fed are those that training would have fed."""
-        ids = encode_prompt(self.tokenizer, self.style, conversation)
-        stops = (*self.style.stop, *stop)
-        ends = stop_ids(self.tokenizer, self.style)
-        return iter_text(self.model, self.tokenizer, ids, max_new_tokens, sampling, ends, stops, seed)
+        request = self.to_answer(conversation, max_new_tokens, sampling, stop, seed)
+        return (token.text for token in self.iter_tokens(request))
+
+    def to_continue(
+        self, prompt: str, max_new_tokens: int, sampling: Sampling, stop: Sequence[str] = (), seed: int | None = None
+    ) -> Request:
+        """Gives the request to go on from a text, fed as it is."""
+        return to_continue(self.tokenizer, prompt, max_new_tokens, sampling, stop, seed)
+
+    def to_answer(
+        self,
+        conversation: Conversation,
+        max_new_tokens: int,
+        sampling: Sampling,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Request:
+        """Gives the request to answer the last turn, through the prompt style."""
+        return to_answer(self.tokenizer, self.style, conversation, max_new_tokens, sampling, stop, seed)
+
+    def answer(self, request: Request) -> Answer:
+        """Answers one request."""
+        return next(self.run([request]))
+
+    def run(self, requests: Sequence[Request], at_once: int = 16) -> Iterator[Answer]:
+        """Answers requests, several at once, and gives the answers in their order.
+
+        Args:
+            requests: to be answered; the cache has room for the longest of them.
+            at_once: how many.
+
+        Raises:
+            GenerationError: one can never be answered.
+        """
+        return self.engine_for(requests, at_once).run(requests)
+
+    def iter_tokens(self, request: Request) -> Iterator[Token]:
+        """Answers one request, token by token; the texts joined are the answer.
+
+        Raises:
+            GenerationError: it can never be answered.
+        """
+        engine = self.engine_for([request])
+        answer = engine.add(request)
+        while answer.finish is None:
+            yield from (token for _, token in engine.step())
+
+    def engine_for(self, requests: Sequence[Request], at_once: int = 16) -> Engine:
+        """Gives an engine that has room for each of these requests, as far as the context goes."""
+        room = max((len(request.prompt_ids) + request.max_new_tokens for request in requests), default=1)
+        return Engine(self.model, self.tokenizer, max(1, min(at_once, len(requests))), max(1, room))
 
     def logits(self, token_ids: Tensor | Sequence[Sequence[int]]) -> Tensor:
         """Gives the scores of the next token at every position.
@@ -165,6 +234,8 @@ def conversation_of(messages: Sequence[Mapping[str, Any]]) -> Conversation:
     """
     if not all(isinstance(message, Mapping) and {"role", "content"} <= message.keys() for message in messages):
         raise GenerationError('Each message must be a mapping such as {"role": "user", "content": "Hi"}.')
+    if not all(message["content"] is None or isinstance(message["content"], str) for message in messages):
+        raise GenerationError("Each message's content must be text.")
     roles = [message["role"] for message in messages]
     if not roles or roles[-1] == ASSISTANT or not set(roles) <= set(ROLES):
         raise GenerationError(
@@ -186,34 +257,6 @@ def own_precision(checkpoint_dir: Path) -> str:
     """Gives `32-true` where a checkpoint's base weights are float32, else `bf16-true`."""
     specs = read_safetensors_header(weights_files(checkpoint_dir)[0])
     return "32-true" if all(spec.dtype == torch.float32 for spec in specs.values()) else "bf16-true"
-
-
-def generate(config: GenerateConfig, report: Callable[[str], None] = lambda message: None) -> Iterator[str]:
-    """`litft generate`: gives the answer piece by piece and reports the speed.
-
-    Args:
-        config: the checkpoint, the request and the sampling.
-        report: told how long it took.
-    """
-    llm = LLM.load(config.checkpoint_dir, config.precision, quantize=config.quantize)
-    trained = quantized_in_training(resolve_checkpoint_dir(config.checkpoint_dir))
-    if trained not in ("none", config.quantize):
-        report(f"This run was trained on a base in {trained}; --quantize {trained} answers with that one.")
-    sampling = Sampling(config.temperature, config.top_k, config.top_p)
-    if config.prompt is not None:
-        ids = llm.tokenizer.encode(config.prompt)
-        rest = (config.max_new_tokens, sampling, llm.tokenizer.stop_ids, config.stop, config.seed)
-        pieces = iter_text(llm.model, llm.tokenizer, ids, *rest, continues=True)
-    else:
-        question = Conversation((Message(USER, config.instruction or "", config.input),))
-        pieces = llm.iter_answer(question, config.max_new_tokens, sampling, config.stop, config.seed)
-    started, count = time.perf_counter(), 0
-    for piece in pieces:  # one a token, empty where the text is not certain yet
-        count += 1
-        yield piece
-    yield "\n"
-    seconds = time.perf_counter() - started
-    report(f"{count} tokens in {seconds:.1f} s, {count / seconds:.1f} tokens/s, {own_device(llm)}")
 
 
 def own_device(llm: LLM) -> str:

@@ -230,9 +230,39 @@ COMMANDS = (
     Command(
         ("generate",),
         "litft.config.answer:GenerateConfig",
-        "litft.api:generate",
-        "answer an instruction or continue a prompt",
+        "litft.answer.prompt:generate",
+        "answer an instruction, continue a prompt, or a file of both",
         "litft generate --checkpoint_dir out/lora/lima/final --instruction 'Name three primes.'",
+    ),
+    Command(
+        ("chat",),
+        "litft.config.answer:ChatConfig",
+        "litft.answer.chat:chat",
+        "talk to a model at the terminal",
+        "litft chat --checkpoint_dir out/lora/lima/final --system 'Answer in one sentence.'",
+    ),
+    Command(
+        ("serve",),
+        "litft.config.serve:ServeConfig",
+        "litft.serve.command:serve",
+        "answer over HTTP: OpenAI's API and that of the LLM Efficiency Challenge",
+        "litft serve --checkpoint_dir out/lora/lima/final --port 8000",
+    ),
+    Command(
+        ("evaluate",),
+        "litft.config.evaluate:EvaluateConfig",
+        "litft.evaluate.command:evaluate",
+        "measure a model: held-out rows, answers beside the base's, published tasks",
+        "litft evaluate --checkpoint_dir out/lora/lima/final --data_dir data/lima --beside meta-llama/Llama-2-7b-hf "
+        "--generate 20",
+    ),
+    Command(
+        ("judge",),
+        "litft.config.evaluate:PairwiseConfig",
+        "litft.evaluate.judge:judge",
+        "have a model say whose answers are better, each pair asked in both orders",
+        "litft judge --a out/lora/lima/final --b out/adapter/lima/final --judge http://localhost:8000/v1 "
+        "--model llama-3-70b --data_dir data/lima",
     ),
     Command(
         ("demo",),

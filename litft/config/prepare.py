@@ -11,6 +11,8 @@ from litft.config.fields import REQUIRED, leaf, require_seed
 from litft.errors import ConfigError, did_you_mean
 
 TRAIN_ON = ("completions", "all", "last")
+# Of these, and of roles, what leaves loss on answers alone.
+ANSWERS_ONLY = ("completions", "last", "assistant")
 TRAINED_ROLES = ("system", "user", "assistant", "tool")
 
 

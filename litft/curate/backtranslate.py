@@ -12,20 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from litft.asking.asker import Question, Remembering, Reply
+from litft.asking.local import open_asker
 from litft.checkpoint.disk import sha256_file
+from litft.checkpoint.journal import Journal
 from litft.config.curate import BacktranslateConfig
-from litft.curate.asking import Question, Remembering, Reply
 from litft.curate.grow import REPLIES_SUFFIX, check_out, write_rows
-from litft.curate.journal import Journal
-from litft.curate.local import open_asker
 from litft.curate.rating import PROMPT, fill_prompt, read_score
-from litft.curate.rouge import words_of
 from litft.curate.tasks import without_thought
 from litft.data.reading.rows import Rejected, Row
 from litft.data.sources.text import read_text
 from litft.data.texts import RowText
 from litft.errors import DataError
 from litft.text.frames import Said
+from litft.text.rouge import words_of
 
 Report = Callable[[str], None]
 

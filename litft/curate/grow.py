@@ -15,18 +15,18 @@ from typing import Any
 
 from tqdm import tqdm
 
+from litft.asking.asker import Question, Remembering
+from litft.asking.local import open_asker
 from litft.checkpoint.disk import atomic_path, sha256_file
+from litft.checkpoint.journal import Journal
 from litft.config.curate import GrowConfig
 from litft.config.io import dump_yaml
 from litft.curate import tasks
-from litft.curate.asking import Question, Remembering
-from litft.curate.journal import Journal
-from litft.curate.local import open_asker
-from litft.curate.rouge import nearest, words_of
 from litft.curate.tasks import Instance, Task
 from litft.data.reading.rows import Rejected, Row
 from litft.data.sources.self_instruct import read_self_instruct
 from litft.errors import DataError
+from litft.text.rouge import nearest, words_of
 
 Report = Callable[[str], None]
 

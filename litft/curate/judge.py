@@ -15,11 +15,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from litft.asking.asker import Question, Remembering, Reply
+from litft.asking.endpoint import Endpoint
+from litft.checkpoint.journal import Journal
 from litft.config.curate import JudgeConfig
-from litft.curate.asking import Question, Remembering, Reply
-from litft.curate.endpoint import Endpoint
 from litft.curate.folder import Folder, check_destination, is_finished, open_folder, score_table, write_scored
-from litft.curate.journal import Journal
 from litft.curate.rating import HIGHEST, LOWEST, fill_prompt, read_prompt, read_score
 from litft.data.store import TRAIN_FILE
 from litft.data.texts import TextReader, require_tokenizer

@@ -21,10 +21,11 @@ from tqdm import tqdm
 from litft.api import own_precision
 from litft.checkpoint.disk import weights_sha256
 from litft.checkpoint.files import load_model_config, resolve_checkpoint_dir
+from litft.checkpoint.journal import Journal
 from litft.config.curate import ScoreConfig
 from litft.config.model import ModelConfig
+from litft.config.prepare import ANSWERS_ONLY
 from litft.curate.folder import Folder, check_destination, is_finished, open_folder, score_table, write_scored
-from litft.curate.journal import Journal
 from litft.curate.losses import RowLoss, iter_row_losses
 from litft.data.store import TRAIN_FILE, check_data_fits
 from litft.errors import ConfigError, DataError
@@ -35,9 +36,6 @@ from litft.text.tokenizer import Tokenizer
 Report = Callable[[str], None]
 
 SCORES_FILE = "scores.jsonl"
-
-# What a preparation puts loss on where a run of tokens with loss is an answer.
-ANSWERS_ONLY = ("completions", "last", "assistant")
 
 # What the manifest says of the scores, and what decides them.
 DECIDING = ("kind", "meaning", "weights_sha256", "precision", "data_sha256")

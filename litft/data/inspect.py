@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -13,12 +12,13 @@ from litft.checkpoint.disk import atomic_path
 from litft.config.inspect import InspectConfig
 from litft.config.io import load_yaml
 from litft.data import overview
+from litft.data.html import refuse_foreign
 from litft.data.listing import iter_lines
-from litft.data.page import GENERATOR, page_of
+from litft.data.page import COMMAND, page_of
 from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, find_data_dir
 from litft.data.texts import find_tokenizer, require_tokenizer, saved_style
 from litft.data.view import ShownRow, View
-from litft.errors import ConfigError, DataError
+from litft.errors import DataError
 from litft.text.frames import Frames
 from litft.text.token_texts import TokenReader, TokenText
 from litft.text.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ def inspect(config: InspectConfig, report: Report = lambda message: None) -> Ite
         CheckpointError, TokenizerError, ConfigError: the model, its tokenizer or the prompt style cannot be used.
     """
     if config.html is not None:
-        _refuse_taken(config.html)
+        refuse_foreign(config.html, COMMAND, "html")
     view = view_of(config, report)
     if config.html is None:
         return iter_lines(view, in_colour=_wants_colour())
@@ -145,9 +145,3 @@ def _is_document(tokens: Sequence[TokenText], mask: Sequence[bool]) -> bool:
 def _wants_colour() -> bool:
     """Says whether stdout is a terminal whose user has nothing against colours. Source: no-color.org."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _refuse_taken(path: Path) -> None:
-    """Refuses to replace a file that is no page of ours."""
-    if path.exists() and GENERATOR.encode() not in path.read_bytes()[:1000]:
-        raise ConfigError(f"html {path} exists and is no page of litft inspect; name another file, or remove it.")

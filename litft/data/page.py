@@ -5,15 +5,15 @@ What a token is stands beside it in words and in the line below it, not in its c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from html import escape
 
-from litft.data.view import LENGTHS, ROWS, SETTINGS, STEP, Run, ShownBatch, ShownRow, ShownStep, Table, View, visible
+from litft.data.html import contents, facts_list, heading, opening, table_part
+from litft.data.view import LENGTHS, ROWS, SETTINGS, STEP, Run, ShownBatch, ShownRow, ShownStep, View, visible
 from litft.text.frames import ANSWER, END, KINDS, PROMPT, TARGET, TEMPLATE
 from litft.text.token_texts import TokenText
 
-# By this line a page of ours is known, and may be replaced.
-GENERATOR = '<meta name="generator" content="litft inspect">'
+COMMAND = "inspect"
 
 _MEANINGS = {
     TEMPLATE: "the frame that the prompt style writes",
@@ -24,25 +24,6 @@ _MEANINGS = {
 }
 
 _STYLE = """
-:root { color-scheme: light dark; --back: #fff; --text: #1b1b1f; --soft: #5a5a66; --line: #cfcfd8; --panel: #f5f5f8;
-  --template: #e4e9f7; --prompt: #fff; --answer: #fdf0d0; --target: #d9f2dd; --end: #f6dcf3; --edge: #3a3a46;
-  --loss: #1d7a35; --read: #9aa4c4; --bar: #3d5fc4; }
-@media (prefers-color-scheme: dark) { :root { --back: #17171b; --text: #e9e9ee; --soft: #a8a8b6; --line: #3d3d48;
-  --panel: #212127; --template: #2a3352; --prompt: #17171b; --answer: #4a3c14; --target: #173f22; --end: #4b2447;
-  --edge: #c9c9d6; --loss: #5fce7d; --read: #56608a; --bar: #8ba6ff; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 70rem; padding: 1rem; background: var(--back); color: var(--text);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 1.5rem 0 .25rem; }
-nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin-bottom: .8rem; } a { color: var(--bar); }
-p { margin: .4rem 0; } .soft { color: var(--soft); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0; } dd { margin: 0; }
-dt { color: var(--soft); }
-.wide { overflow-x: auto; } .wide:focus-visible { outline: 2px solid var(--bar); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: .15rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child { text-align: left; font-weight: normal; } thead th { color: var(--soft); font-weight: normal; }
 .bars { display: grid; grid-template-columns: max-content max-content 1fr; gap: .1rem .7rem; align-items: center;
   font-variant-numeric: tabular-nums; margin: 0; padding: 0; list-style: none; }
 .bars li { display: contents; } .bars span { text-align: right; }
@@ -84,22 +65,17 @@ def page_of(view: View) -> str:
 
 def _page(view: View) -> Iterator[str]:
     """Gives the page in pieces."""
-    title = escape(view.title)
-    yield f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{GENERATOR}\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-    yield f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-    yield "<nav>" + " ".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name in _headings(view)) + "</nav>\n"
+    yield from opening(view.title, COMMAND, _STYLE)
+    yield contents(_headings(view))
     yield '<input type="checkbox" id="numbers"> <label for="numbers">show position and id of each token</label>\n'
-    yield f"<main>\n{_heading(SETTINGS)}<dl>\n"
-    yield from (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>\n" for name, value in view.facts)
-    yield "</dl>\n"
+    yield f"<main>\n{heading(SETTINGS)}"
+    yield from facts_list(view.facts)
     for table in view.tables:
-        yield from _table(table)
+        yield from table_part(table)
     yield from _lengths(view.lengths)
     if view.step is not None:
         yield from _step(view.step)
-    yield f"{_heading(ROWS)}<p>{escape(view.chosen)}</p>\n"
+    yield f"{heading(ROWS)}<p>{escape(view.chosen)}</p>\n"
     if view.rows:
         yield from _legend()
     for row in view.rows:
@@ -112,35 +88,10 @@ def _headings(view: View) -> list[str]:
     return [SETTINGS, *(table.title for table in view.tables), LENGTHS, *([STEP] if view.step else []), ROWS]
 
 
-def _heading(name: str) -> str:
-    """Gives the heading of a part, which a link leads to."""
-    return f'<h2 id="{_anchor(name)}">{escape(name)}</h2>\n'
-
-
-def _anchor(name: str) -> str:
-    return escape(name.lower().replace(" ", "-").replace(",", ""))
-
-
-def _table(table: Table) -> Iterator[str]:
-    """Gives a table that scrolls by itself where it is wider than the page."""
-    title = escape(table.title)
-    yield f'{_heading(table.title)}<div class="wide" tabindex="0" role="region" aria-label="{title}">'
-    yield f"<table>\n<thead><tr>{_cells(table.head, 'col')}</tr></thead>\n<tbody>\n"
-    for first, *rest in table.rows:
-        yield f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>\n'
-    yield "</tbody>\n</table></div>\n"
-    yield from (f'<p class="soft">{escape(note)}</p>\n' for note in table.notes)
-
-
-def _cells(texts: Iterable[str], scope: str) -> str:
-    """Gives the cells of a head."""
-    return "".join(f'<th scope="{scope}">{escape(text)}</th>' for text in texts)
-
-
 def _lengths(lengths: list[tuple[str, int]]) -> Iterator[str]:
     """Gives the histogram, each bar with its number."""
     highest = max(count for _, count in lengths)
-    yield f'{_heading(LENGTHS)}<ul class="bars">\n'
+    yield f'{heading(LENGTHS)}<ul class="bars">\n'
     for name, count in lengths:
         bar = f'<div class="bar" style="width: {100 * count / highest:.1f}%"></div>'
         yield f"<li><span>{name}</span><span>{count:,}</span>{bar}</li>\n"
@@ -150,7 +101,7 @@ def _lengths(lengths: list[tuple[str, int]]) -> Iterator[str]:
 def _step(step: ShownStep) -> Iterator[str]:
     """Gives the micro-batches of a step; a row's bar is as long as its batch is wide."""
     widest = max(batch.width for batch in step.batches)
-    yield f"{_heading(STEP)}<p>{escape(step.summary)}</p>\n"
+    yield f"{heading(STEP)}<p>{escape(step.summary)}</p>\n"
     yield '<p class="soft">Positions count from 0 in each row. <span class="key track"><i></i></span> read, '
     yield '<span class="key track"><i class="loss"></i></span> predicts a token with loss, '
     yield '<span class="key track"><i class="padding"></i></span> padding; empty: other rows of the same line, which '

@@ -103,7 +103,8 @@ def answer_rows(checkpoint_dir: Path, rows: list[Row]) -> list[str]:
     """Gives the likeliest answer to each row, through the prompt style of the checkpoint."""
     llm = LLM.load(checkpoint_dir)
     questions = (Conversation((Message(USER, row["instruction"], row["input"]),)) for row in rows)
-    return ["".join(llm.iter_answer(question, MAX_ANSWER_TOKENS, Sampling())).strip() for question in questions]
+    requests = [llm.to_answer(question, MAX_ANSWER_TOKENS, Sampling()) for question in questions]
+    return [answer.text.strip() for answer in llm.run(requests)]
 
 
 def exact_match(rows: list[Row], answers: list[str]) -> float:

@@ -1,8 +1,9 @@
-"""Sampling: from token ids to token ids. Knows no tokenizer, no text and no prompt style."""
+"""Sampling: from logits to the next token of each row. Knows no model, no text and no prompt style."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from litft.errors import GenerationError
-from litft.model.attention import KVCache
-from litft.model.gpt import GPT
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,15 @@ class Sampling:
         temperature: 0 for the likeliest token; logits are divided by it otherwise.
         top_k: only among the k likeliest; None for all.
         top_p: only among the likeliest that together reach this probability; None for all.
+        min_p: only among those that have at least this share of the likeliest one's probability; None for all.
+        repetition_penalty: above 1 makes tokens that stand in the prompt or the answer less likely; 1 changes nothing.
     """
 
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuses numbers out of range.
@@ -34,33 +37,97 @@ class Sampling:
         Raises:
             GenerationError: naming the field, its value and its range.
         """
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise GenerationError(f"temperature is {self.temperature}; it must be 0 or above.")
         if self.top_k is not None and self.top_k < 1:
             raise GenerationError(f"top_k is {self.top_k}; it must be at least 1.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise GenerationError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise GenerationError(f"min_p is {self.min_p}; it must be from 0 to 1.")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise GenerationError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0.")
 
 
-def choose_token(logits: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> Tensor:
+class Chooser:
+    """How the tokens of one answer are chosen: its rule, a source of chance of its own, and what was said before."""
+
+    def __init__(
+        self, sampling: Sampling, seed: int | None, prompt_ids: Sequence[int], vocab_size: int, device: torch.device
+    ) -> None:
+        """Begins an answer.
+
+        Args:
+            sampling: the rule.
+            seed: the same one gives the same draws; None: fresh ones.
+            prompt_ids: what stands before the answer.
+            vocab_size: V, of the logits.
+            device: of the logits.
+        """
+        self.sampling = sampling
+        self.generator = torch.Generator(device)
+        self.generator.manual_seed(self.generator.seed() if seed is None else seed)
+        self.seen: Tensor | None = None  # (V,) bool, where a penalty asks
+        if sampling.repetition_penalty != 1:
+            self.seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+            self.seen[list(prompt_ids)] = True
+
+    def push(self, token: int) -> None:
+        """Takes note of a token that was chosen."""
+        if self.seen is not None:
+            self.seen[token] = True
+
+
+def choose_tokens(logits: Tensor, choosers: Sequence[Chooser]) -> Tensor:
     """Gives the next token of each row.
 
     Args:
         logits: (B, V).
-        sampling: the rule.
-        generator: source of chance, on the logits' device.
+        choosers: one for each row; those with the same rule are computed at once.
 
     Returns:
         (B,) int64.
     """
-    if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
+    groups: dict[Sampling, list[int]] = {}
+    for row, chooser in enumerate(choosers):
+        groups.setdefault(chooser.sampling, []).append(row)
+    tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    for sampling, rows in groups.items():
+        scores = logits if len(groups) == 1 else logits[rows]
+        seen = [chooser.seen for chooser in (choosers[row] for row in rows) if chooser.seen is not None]
+        if seen:
+            scores = penalized(scores, torch.stack(seen), sampling.repetition_penalty)
+        if sampling.temperature == 0:
+            tokens[rows] = scores.argmax(dim=-1)
+            continue
+        for row, chances in zip(rows, probabilities(scores, sampling), strict=True):
+            tokens[row] = torch.multinomial(chances, 1, generator=choosers[row].generator)
+    return tokens
+
+
+def penalized(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Makes tokens that were said less likely: positive logits are divided by the penalty, others multiplied.
+
+    Args:
+        logits: (B, V).
+        seen: (B, V) bool, True for what was said.
+        penalty: above 1 to discourage.
+
+    Source: CTRL, arXiv 1909.05858, with `RepetitionPenaltyLogitsProcessor` of Hugging Face for negative logits.
+    """
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Gives the chance of each token (B, V), by temperature and cuts, in the order of Hugging Face."""
     logits = logits.float() / sampling.temperature
     if sampling.top_k is not None:
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.top_p is not None:
         logits = keep_top_p(logits, sampling.top_p)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+    if sampling.min_p is not None:
+        logits = keep_min_p(logits, sampling.min_p)
+    return logits.softmax(dim=-1)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -80,6 +147,16 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill((before >= p).scatter(-1, index, before >= p), -torch.inf)
 
 
+def keep_min_p(logits: Tensor, share: float) -> Tensor:
+    """Sets all that have less than this share of the likeliest one's probability to -inf, per row (B, V).
+
+    Source: arXiv 2407.01082.
+    """
+    if share == 0:
+        return logits
+    return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(share), -torch.inf)
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Dropout off and no gradients inside; the mode from before comes back, also after an error."""
@@ -90,53 +167,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
-
-def iter_tokens(
-    model: GPT,
-    prompt_ids: list[int],
-    max_new_tokens: int,
-    sampling: Sampling,
-    stop_ids: Collection[int] = (),
-    seed: int | None = None,
-) -> Iterator[int]:
-    """Generates token by token until a stop token (which is not given), `max_new_tokens` or the end of the context.
-
-    Args:
-        model: in evaluation mode.
-        prompt_ids: at least one token, BOS included where the model wants one.
-        max_new_tokens: at least 1.
-        sampling: how each token is chosen.
-        stop_ids: tokens that end the answer.
-        seed: the same seed gives the same answer on the same machine; None draws a fresh one.
-
-    Raises:
-        GenerationError: an empty prompt, or one that fills the context.
-    """
-    if not prompt_ids:
-        raise GenerationError("The prompt is empty; give at least one token.")
-    if max_new_tokens < 1:
-        raise GenerationError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
-    room = model.config.block_size - len(prompt_ids)
-    if room < 1:
-        raise GenerationError(
-            f"The prompt has {len(prompt_ids)} tokens; {model.config.name} reads at most {model.config.block_size}, "
-            "one of them generated."
-        )
-    count = min(max_new_tokens, room)
-    device = next(model.parameters()).device
-    ids = torch.tensor([prompt_ids], device=device)  # (1, T)
-    with torch.no_grad():
-        dtype = model.transformer["wte"](ids[:, :1]).dtype  # a method's own parameters may be of another
-    cache = KVCache(model.config, 1, len(prompt_ids) + count, device, dtype)
-    generator = torch.Generator(device)
-    generator.manual_seed(generator.seed() if seed is None else seed)
-    for _ in range(count):
-        # Not around the loop: what is yielded in between is the caller's, whose gradients must stay as they are.
-        with torch.no_grad():
-            logits = model.head(model(ids, cache)[:, -1])  # (1, V)
-        ids = choose_token(logits, sampling, generator)[:, None]  # (1, 1)
-        token = int(ids.item())  # host-device sync
-        if token in stop_ids:
-            return
-        yield token

@@ -8,12 +8,14 @@ from litft.text.tokenizer import Tokenizer
 
 REPLACEMENT = "\ufffd"
 
+KEPT_IDS = 16  # of those whose text is given: more than any token's text depends on
+
 
 class StreamDecoder:
     """Gives the text of a growing answer, piece by piece; the pieces joined are the whole answer.
 
-    The growing sequence is decoded anew each time, because one token's text depends on its neighbours. Text that may
-    yet change (part of a UTF-8 character) or go away (the beginning of a stop string) is held back.
+    The last ids are decoded anew each time, because one token's text depends on its neighbours. Text that may yet
+    change (part of a UTF-8 character) or go away (the beginning of a stop string) is held back.
 
     Attributes:
         stopped: a stop string was met; all that follows is ignored.
@@ -39,12 +41,27 @@ class StreamDecoder:
         if self.stopped:
             return ""
         self._ids.append(token_id)
+        text = self._tokenizer.decode(self._ids)
         # A character that is split over tokens shows as replacement characters until its last byte is there.
-        return self._give(self._tokenizer.decode(self._ids).rstrip(REPLACEMENT), is_last=False)
+        given = self._give(text.rstrip(REPLACEMENT), is_last=False)
+        if len(self._ids) >= 2 * KEPT_IDS:
+            self._forget(text)
+        return given
 
     def finish(self) -> str:
         """Gives what was held back, once no id will come."""
         return "" if self.stopped else self._give(self._tokenizer.decode(self._ids), is_last=True)
+
+    def _forget(self, text: str) -> None:
+        """Lets go of ids whose text is given, where the last ones alone give the same end of `text`.
+
+        Half a character would spoil all bytes beside it, in both alike.
+        """
+        kept = self._ids[-KEPT_IDS:]
+        end = self._tokenizer.decode(kept)
+        gone = len(text) - len(end)
+        if REPLACEMENT not in end and text.endswith(end) and gone <= self._given:
+            self._ids, self._given = kept, self._given - gone
 
     def _give(self, text: str, is_last: bool) -> str:
         """Gives the part of `text` that is new and safe, and remembers having given it."""

@@ -14,10 +14,10 @@ from scored_rows import draw_rows, write_folder
 from tiny_rows import write_lines
 
 from litft import LLM
+from litft.asking.asker import Question
+from litft.asking.local import Local
 from litft.cli import main
 from litft.config.curate import AskConfig
-from litft.curate.asking import Question
-from litft.curate.local import Local
 from litft.data.store import PreparedData
 from litft.text.tokenizer import Tokenizer
 

@@ -13,11 +13,11 @@ import transformers
 from parity_checks import CHECKS, CPU, Pair, build_pair
 from parity_models import FAMILIES as TINY
 from parity_models import VARIATIONS
+from tiny_engine import ids_of
 
 from litft.checkpoint.convert import from_hf
 from litft.config.convert import FromHfConfig
 from litft.families import FAMILIES
-from litft.generate.sample import Sampling, iter_tokens
 from litft.model.gpt import GPT
 from litft.model.load import load_model
 
@@ -102,5 +102,5 @@ def test_real_model_greedy_text_equals_transformers(tmp_path: Path) -> None:
         wanted = theirs.generate(torch.tensor([prompt]), max_new_tokens=100, do_sample=False, eos_token_id=-1)[
             0, len(prompt) :
         ]
-        got = list(iter_tokens(ours, prompt, 100, Sampling()))
+        got = ids_of(ours, prompt, 100)
     assert got == wanted.tolist()

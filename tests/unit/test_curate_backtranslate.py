@@ -10,9 +10,9 @@ import pytest
 from chat_server import ChatServer
 from tiny_rows import rows_of, write_lines
 
+from litft.asking.asker import Reply
 from litft.config.curate import BacktranslateConfig
 from litft.config.io import load_yaml
-from litft.curate.asking import Reply
 from litft.curate.backtranslate import backtranslate, read_instruction
 from litft.data.reading.rows import Row
 from litft.errors import ConfigError, DataError, GenerationError

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from chat_server import ChatServer
 
-from litft.config.curate import EndpointConfig
-from litft.curate.asking import Question, Remembering, Reply
-from litft.curate.endpoint import Endpoint
-from litft.curate.journal import Journal
+from litft.asking.asker import Question, Remembering, Reply
+from litft.asking.endpoint import Endpoint
+from litft.checkpoint.journal import Journal
+from litft.config.asking import EndpointConfig
 from litft.errors import ConfigError, DataError, GenerationError
 
 KEY = "sk-quince-0123456789"

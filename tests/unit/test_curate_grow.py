@@ -18,10 +18,10 @@ from tiny_rows import rows_of, write_lines
 from litft.config.curate import GrowConfig
 from litft.config.io import load_yaml
 from litft.curate.grow import grow
-from litft.curate.rouge import nearest, rouge_l, words_of
 from litft.curate.tasks import Instance, Task, fault_of, list_prompt, read_instances, read_list, task_prompt
 from litft.data.reading.rows import Row
 from litft.errors import ConfigError, DataError, GenerationError
+from litft.text.rouge import nearest, rouge_l, words_of
 
 VERBS = ("Name", "Praise", "Compare", "Sort", "Explain", "Count", "Rhyme", "Spell", "Judge", "Sell")
 WORDS = [

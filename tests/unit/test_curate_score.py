@@ -15,9 +15,9 @@ from scored_rows import Row, draw_rows, make_scored_world, write_folder
 from tiny_run import CPU
 from tiny_text import BOS
 
+from litft.checkpoint.journal import Journal
 from litft.config.curate import ScoreConfig
 from litft.config.io import load_yaml
-from litft.curate.journal import Journal
 from litft.curate.score import score
 from litft.data.store import PreparedData
 from litft.errors import ConfigError, DataError

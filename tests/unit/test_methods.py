@@ -20,7 +20,7 @@ from litft.methods.lora_product import keep_mask
 from litft.model.attention import AttentionContext
 from litft.model.gpt import GPT
 
-UNPACKED = AttentionContext(torch.empty(0), torch.empty(0), (None,), None, None, is_plain=True)
+UNPACKED = AttentionContext(torch.empty(0), torch.empty(0), (None,), torch.empty(0), None, None, is_plain=True)
 
 
 @pytest.fixture(params=CONFIGS)

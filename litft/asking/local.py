@@ -6,16 +6,14 @@ import hashlib
 from collections.abc import Callable
 
 from litft.api import LLM, own_precision
+from litft.asking.asker import Asker, Question, Reply
+from litft.asking.endpoint import Endpoint
 from litft.checkpoint.disk import weights_sha256
 from litft.checkpoint.files import resolve_checkpoint_dir
-from litft.config.curate import AskConfig
-from litft.curate.asking import Asker, Question, Reply
-from litft.curate.endpoint import Endpoint
-from litft.generate.sample import Sampling, iter_tokens
+from litft.config.asking import AskedConfig
+from litft.generate.sample import Sampling
 from litft.methods.load import weights_files
 from litft.text.conversation import USER, Conversation, Message
-from litft.text.encoding import encode_prompt, stop_ids
-from litft.text.stream import StreamDecoder
 from litft.text.style_files import STYLE_FILE, find_template
 
 Report = Callable[[str], None]
@@ -31,7 +29,7 @@ class Local:
 
     at_once = 1
 
-    def __init__(self, config: AskConfig) -> None:
+    def __init__(self, config: AskedConfig) -> None:
         """Opens the checkpoint.
 
         Args:
@@ -52,31 +50,23 @@ class Local:
     def ask(self, question: Question) -> Reply:
         """Gives the reply; a prompt that fills the context is refused."""
         llm = self._llm
-        if self._is_chat:
-            ids = encode_prompt(llm.tokenizer, llm.style, Conversation((Message(USER, question.prompt),)))
-            ends, stop = stop_ids(llm.tokenizer, llm.style), (*llm.style.stop, *question.stop)
-        else:
-            ids = llm.tokenizer.encode(question.prompt)
-            ends, stop = list(llm.tokenizer.stop_ids), question.stop
-        room = llm.model.config.block_size - len(ids)
-        if room < 1:
-            return Reply("", refused=f"its {len(ids)} tokens fill the context of {llm.model.config.block_size}")
-        decoder = StreamDecoder(llm.tokenizer, stop, () if self._is_chat else ids)
         sampling = Sampling(question.temperature, top_p=question.top_p)
-        most, count, text = min(question.max_new_tokens, room), 0, ""
-        for token in iter_tokens(llm.model, ids, most, sampling, ends, question.seed or 0):
-            count += 1
-            text += decoder.push(token)
-            if decoder.stopped:
-                break
-        text += decoder.finish()
-        return Reply(text, decoder.stopped or count < most, None, len(ids), count)
+        how = (question.max_new_tokens, sampling, question.stop, question.seed or 0)
+        if self._is_chat:
+            request = llm.to_answer(Conversation((Message(USER, question.prompt),)), *how)
+        else:
+            request = llm.to_continue(question.prompt, *how)
+        size = len(request.prompt_ids)
+        if size >= llm.model.config.block_size:
+            return Reply("", refused=f"its {size} tokens fill the context of {llm.model.config.block_size}")
+        answer = llm.answer(request)
+        return Reply(answer.text, answer.finish == "stop", None, size, len(answer.tokens))
 
     def end(self) -> None:
         """Does nothing: no question waits for another."""
 
 
-def open_asker(config: AskConfig, report: Report) -> Asker:
+def open_asker(config: AskedConfig, report: Report) -> Asker:
     """Gives the model that a command is to ask.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from litft.curate.journal import Journal
+from litft.checkpoint.journal import Journal
 from litft.errors import DataError, GenerationError
 
 # Where so many requests are refused before one is answered, the rest would be too.

@@ -15,8 +15,8 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from litft.config.curate import EndpointConfig
-from litft.curate.asking import Question, Reply
+from litft.asking.asker import Question, Reply
+from litft.config.asking import EndpointConfig
 from litft.errors import ConfigError, GenerationError
 
 Report = Callable[[str], None]

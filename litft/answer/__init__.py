@@ -1,0 +1,1 @@
+"""Commands that answer: one prompt, a file of prompts, a conversation at the terminal."""
