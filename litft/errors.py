@@ -7,6 +7,7 @@ LitftError
 ├── TokenizerError    tokenizer files that are missing or contradict themselves
 ├── GenerationError   a prompt or sampling request that cannot be answered
 ├── TrainingError     a run that must stop (a loss that is not finite)
+├── FaultsFoundError  what was checked has faults; exit code 1
 └── StoppedElsewhereError  another process of the same run stops it, and says why
 
 Each message is one sentence: what is wrong, the value, where it came from, what to do. The command line prints it and
@@ -45,6 +46,10 @@ class GenerationError(LitftError):
 
 class TrainingError(LitftError):
     """A run that must stop, such as one whose loss is not finite."""
+
+
+class FaultsFoundError(LitftError):
+    """What a command was to check has faults; the command itself did its work."""
 
 
 class StoppedElsewhereError(LitftError):

@@ -265,6 +265,20 @@ COMMANDS = (
         "--model llama-3-70b --data_dir data/lima",
     ),
     Command(
+        ("submit", "init"),
+        "litft.config.submit:SubmitInitConfig",
+        "litft.submit.init:init",
+        "write a submission to the LLM Efficiency Challenge: both Dockerfiles, and what they need",
+        "litft submit init --checkpoint_dir out/lora/lima/final --weights_repo my-team/lima-7b --out_dir submission",
+    ),
+    Command(
+        ("submit", "check"),
+        "litft.config.submit:SubmitCheckConfig",
+        "litft.submit.check:check",
+        "ask a server all that HELM asks, project the two hours, check the challenge's rules",
+        "litft submit check --checkpoint_dir out/lora/lima/final",
+    ),
+    Command(
         ("demo",),
         "litft.config.answer:DemoConfig",
         "litft.demo.run:demo",

@@ -1,0 +1,1 @@
+"""A submission to the NeurIPS LLM Efficiency Challenge: its files, and its server asked as HELM asks."""
