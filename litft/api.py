@@ -17,6 +17,7 @@ from litft.generate.request import Answer, Request, Token, to_answer, to_continu
 from litft.generate.sample import Sampling, evaluating
 from litft.methods.load import load_finetuned, weights_files
 from litft.model.gpt import GPT
+from litft.model.packed import prepare_for_decoding
 from litft.text.conversation import ASSISTANT, ROLES, Conversation, Message
 from litft.text.encoding import Style
 from litft.text.style_files import load_style
@@ -27,7 +28,7 @@ class LLM:
     """A model with its tokenizer and prompt style.
 
     Attributes:
-        model: the GPT, in evaluation mode.
+        model: the GPT, in evaluation mode; on a CPU a weight is without memory once it was laid out for decoding.
         tokenizer: the checkpoint's own.
         style: the prompt style saved with the checkpoint, else its chat template, else Alpaca's.
     """
@@ -58,7 +59,9 @@ class LLM:
         folder = resolve_checkpoint_dir(Path(checkpoint_dir))
         tokenizer, style = Tokenizer(folder), load_style(folder)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(load_finetuned(folder, precision or own_precision(folder), where, quantize), tokenizer, style)
+        model = load_finetuned(folder, precision or own_precision(folder), where, quantize)
+        prepare_for_decoding(model)
+        return cls(model, tokenizer, style)
 
     def generate(
         self,

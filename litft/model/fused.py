@@ -31,15 +31,10 @@ class RMSNormalize(torch.autograd.Function):
             plus_one: whether 1 is added to the weight first.
             cast_first: whether the product with the weight is in the dtype of x, else in float32.
         """
-        wide = x.float()
-        factor = (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
-        normed = wide * factor
+        normed, factor = _normalized(x, eps, weight, plus_one, cast_first)
         ctx.save_for_backward(x, factor, weight)
         ctx.plus_one, ctx.cast_first = plus_one, cast_first
-        if cast_first:
-            return normed.to(x.dtype).mul_(weight.to(x.dtype))
-        scale = weight.float() + 1 if plus_one else weight.float()
-        return normed.mul_(scale).to(x.dtype)
+        return normed
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None, None, None]:
@@ -99,6 +94,8 @@ class Rotate(torch.autograd.Function):
 def rms_normalize(x: Tensor, eps: float, weight: Tensor, plus_one: bool, cast_first: bool) -> Tensor:
     """Gives what `RMSNormalize` does; to a compiler plain, as torch 2.11 traces functions with a backward wrongly."""
     if not torch.compiler.is_compiling():
+        if not torch.is_grad_enabled():  # what is generated token by token would wait for autograd's own work
+            return _normalized(x, eps, weight, plus_one, cast_first)[0]
         return RMSNormalize.apply(x, eps, weight, plus_one, cast_first)  # type: ignore[no-any-return, no-untyped-call]
     wide = x.float()
     normed = wide * (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
@@ -109,9 +106,18 @@ def rms_normalize(x: Tensor, eps: float, weight: Tensor, plus_one: bool, cast_fi
 
 def silu_gate(gate: Tensor, up: Tensor) -> Tensor:
     """Gives silu(gate) * up by `SiluGate`; to a compiler plain."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return F.silu(gate) * up
     return SiluGate.apply(gate, up)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Gives what `Rotate` does; to a compiler plain, which fuses it and writes its gradient itself."""
+    if torch.compiler.is_compiling():
+        return plain_rotate(x, cos, sin)
+    if not torch.is_grad_enabled():
+        return _rotated(x, cos, sin, 1.0)
+    return Rotate.apply(x, cos, sin)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def plain_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -122,6 +128,17 @@ def plain_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((x[..., :size] * cos + turned * sin, rest), dim=-1)
 
 
+def _normalized(x: Tensor, eps: float, weight: Tensor, plus_one: bool, cast_first: bool) -> tuple[Tensor, Tensor]:
+    """Gives what `RMSNormalize.forward` does, and the factor of each row."""
+    wide = x.float()
+    factor = (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
+    normed = wide * factor
+    if cast_first:
+        return normed.to(x.dtype).mul_(weight.to(x.dtype)), factor
+    scale = weight.float() + 1 if plus_one else weight.float()
+    return normed.mul_(scale).to(x.dtype), factor
+
+
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     """(a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of what is rotated; backwards with sign -1."""
     half = cos.shape[-1] // 2
@@ -130,5 +147,6 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     left, right = cos[..., :half], sin[..., :half]  # both halves are equal
     torch.mul(first, left, out=out[..., :half]).addcmul_(second, right, value=-sign)
     torch.mul(second, left, out=out[..., half : 2 * half]).addcmul_(first, right, value=sign)
-    out[..., 2 * half :] = x[..., 2 * half :]
+    if 2 * half < x.shape[-1]:
+        out[..., 2 * half :] = x[..., 2 * half :]
     return out

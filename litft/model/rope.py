@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from litft.config.model import ModelConfig, RopeScaling
-from litft.model.fused import Rotate, plain_rotate
+from litft.model.fused import turn
 
 
 class Rope:
@@ -143,6 +143,4 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if size == 0:
         return x
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)  # under autocast q and k are narrower than the embedding
-    if torch.compiler.is_compiling():  # a compiler fuses what is plain, and writes its gradient itself
-        return plain_rotate(x, cos, sin)
-    return Rotate.apply(x, cos, sin)  # type: ignore[no-any-return, no-untyped-call]
+    return turn(x, cos, sin)

@@ -40,3 +40,13 @@ def test_a_comparison_becomes_a_table(tmp_path: Path) -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "| litft | 900 |  | 1,201 |  | 12,087 | 44% |" in said
     assert "| litgpt | 300 | 3.0 | 2,600 | 0.46 | 18,516 | 15% |" in said
+
+
+def test_generation_is_measured(tmp_path: Path) -> None:
+    words = ["--tiny", "--rounds", "1", "--prompt_tokens", "8", "--tokens", "4", "--threads", "1", "--ways", "^litft$"]
+    command = [sys.executable, str(BENCHMARKS / "generate.py"), *words, "--out", str(tmp_path / "generate.json")]
+    subprocess.run(command, capture_output=True, check=True)
+    found = json.loads((tmp_path / "generate.json").read_text())
+    assert found["bytes"] - found["bytes_per_token"] == 2 * 512 * 64  # of the input embedding one row is read
+    (run,) = found["ways"].values()
+    assert min(run[name] for name in ("decode_tokens_per_second", "prefill_tokens_per_second", "peak_rss_mib")) > 0
