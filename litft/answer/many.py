@@ -54,7 +54,7 @@ def answer_file(config: GenerateConfig, report: Report) -> None:
         CheckpointError, TokenizerError, ConfigError: the checkpoint cannot be opened, with the reason.
     """
     assert config.out_file is not None
-    _check_out(config.out_file, config.overwrite)
+    _check_out(config)
     asked, head = read_prompts(config), _head(config)
     with _open_journal(config.out_file, head, config.overwrite) as journal:
         done = journal.entries[1:]
@@ -80,7 +80,7 @@ def read_prompts(config: GenerateConfig) -> list[Asked]:
     tokenizer, style = Tokenizer(folder), load_style(folder)
     model = load_model_config(weights_files(folder)[0].parent)
     asked = []
-    for line, row in iter_json_lines(config.prompt_file):
+    for line, row in tqdm(iter_json_lines(config.prompt_file), "checking", unit=" rows", disable=None):
         try:
             request = _request(tokenizer, style, row, config)
         except LitftError as error:
@@ -128,6 +128,7 @@ def _with_seed(request: Request, seed: int | None, sample: int) -> Request:
 def _answer(config: GenerateConfig, asked: list[Asked], first: int, journal: Journal, report: Report) -> list[Any]:
     """Answers the rows from `first` on and gives them with their answers, each written down as it is done."""
     llm, rest = open_llm(config, report), asked[first:]
+    report(f"Answering {len(rest):,} rows, {config.at_once} at a time.")
     answers = llm.run([request for _, requests in rest for request in requests], config.at_once)
     made, started, tokens = [], time.perf_counter(), 0
     for row, requests in tqdm(rest, "answering", unit=" rows", total=len(asked), initial=first, disable=None):
@@ -168,8 +169,12 @@ def _open_journal(out: Path, head: dict[str, Any], overwrite: bool) -> Journal:
     return Journal(path, head, restart=not is_own)
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    """Refuses to replace answers that nobody asked to replace."""
+def _check_out(config: GenerateConfig) -> None:
+    """Refuses to replace the prompts, and answers that nobody asked to replace."""
+    assert config.prompt_file is not None and config.out_file is not None
+    out, overwrite = config.out_file, config.overwrite
+    if out.expanduser().resolve() == config.prompt_file.expanduser().resolve():
+        raise DataError(f"out_file {out} is prompt_file itself; name another file for the answers.")
     if out.is_dir():
         raise DataError(f"out_file {out} is a folder; name a file, such as {out / 'answers.jsonl'}.")
     if out.exists() and not overwrite:

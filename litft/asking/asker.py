@@ -89,6 +89,7 @@ class Remembering:
     """Asks each question once, ever: replies are written to a journal as they come, and read from it.
 
     Attributes:
+        kept: the journal's file.
         asked: how many questions were asked this time.
         prompt_tokens, reply_tokens: what they cost.
     """
@@ -103,7 +104,7 @@ class Remembering:
         Raises:
             DataError: the journal holds something else.
         """
-        self._asker, self._journal = asker, journal
+        self._asker, self._journal, self.kept = asker, journal, journal.path
         self.asked = self.prompt_tokens = self.reply_tokens = 0
         try:
             self._known = {entry.pop("key"): Reply(**entry) for entry in map(dict, journal.entries)}

@@ -86,9 +86,8 @@ class PairwiseConfig(PatienceConfig):
         """
         super().__post_init__()
         if self.is_remote != (self.model is not None):
-            raise ConfigError(
-                "--model goes with --judge ADDRESS: the model, as the server calls it; leave it away for a checkpoint."
-            )
+            missing = "give it too" if self.is_remote else "leave it away for a checkpoint"
+            raise ConfigError(f"--model goes with --judge ADDRESS: the model, as the server calls it; {missing}.")
         self.judging()
         given = [name for name in ("data_dir", "prompt_file") if getattr(self, name) is not None]
         if len(given) == 2:

@@ -140,7 +140,7 @@ def _compare(
         made.append(Pair(prompt, first, second, outcome))
     numbers = list(asked)
     _judge(asked, numbers[:FIRST_PAIRS], made, judge_of_pairs, None)
-    _refuse_unreadable([made[number].outcome for number in numbers[:FIRST_PAIRS]], names[2])
+    _refuse_unreadable([made[number].outcome for number in numbers[:FIRST_PAIRS]], names[2], judge_of_pairs.kept)
     tokens = _judge(asked, numbers, made, judge_of_pairs, "judging")
     return Judgement(names, made, tokens)
 
@@ -165,7 +165,7 @@ def _judge(
     return sum(reply.prompt_tokens for reply in replies), sum(reply.reply_tokens for reply in replies)
 
 
-def _refuse_unreadable(outcomes: Sequence[Outcome], name: str) -> None:
+def _refuse_unreadable(outcomes: Sequence[Outcome], name: str, kept: Path) -> None:
     """Refuses a judge whose first replies give no verdict: the others would cost as much and give none too.
 
     Raises:
@@ -175,8 +175,9 @@ def _refuse_unreadable(outcomes: Sequence[Outcome], name: str) -> None:
     if not verdicts or any(verdict.side is not None for verdict in verdicts):
         return
     raise GenerationError(
-        f"None of the first {len(verdicts)} replies of {name} is a verdict ({json.dumps(verdicts[0].reason)}); let "
-        "another model judge, or give it more room with --judge_tokens."
+        f"None of the first {len(verdicts)} replies of {name} is a verdict ({json.dumps(verdicts[0].reason)}), "
+        'which is JSON such as {"reason": "...", "better": "1"}; let another model judge, or give it more room with '
+        f"--judge_tokens. These replies are not asked for again as long as {kept} holds them."
     )
 
 
@@ -199,6 +200,7 @@ def counts_table(judgement: Judgement) -> Table:
         ("order flips, not counted", counts.flips),
         ("  of these, always the first answer", counts.first),
         ("  of these, always the second answer", counts.second),
+        ("  of these, a tie in one order", counts.flips - counts.first - counts.second),
         ("no readable verdict, not counted", counts.unreadable),
         ("no answer, not counted", counts.unanswered),
     ]

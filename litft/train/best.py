@@ -37,7 +37,9 @@ def take_best(run: Run, progress: Progress) -> dict[str, Any]:
     if best is None:
         return of_now
     load_trained(run, folder)
-    run.inputs.report(f"The best held-out loss, {best.val_loss:.4f}, was that of step {best.step}: {folder}.")
+    run.inputs.report(
+        f"The best held-out loss, {best.val_loss:.4f}, was that of step {best.step}; final/ holds its weights."
+    )
     return {"final_step": best.step, **{name: getattr(best, name) for name in of_now if name != "final_step"}}
 
 

@@ -89,6 +89,7 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
                 run.inputs.report(f"Stopped after step {progress.step}; go on with --resume auto.")
                 raise told(run.fabric, KeyboardInterrupt())
             if ended_by:
+                run.inputs.report(f"Ended after step {progress.step} of {plan.steps}, by {ended_by}.")
                 break
     bar.close()
     progress.stopped_by = ended_by if progress.step < plan.steps else plan.ends_by

@@ -178,7 +178,8 @@ def test_from_rows_to_a_model_that_writes_the_new_token(name: str, tmp_path: Pat
     tokens = torch.tensor([[5, *ids]])
     with torch.no_grad():
         wanted = model.eval().head(model(tokens))
-    assert torch.equal(llm.logits(tokens), wanted[..., : llm.logits(tokens).shape[-1]])
+    found = llm.logits(tokens)  # by weights laid out for decoding: the same but for rounding
+    assert torch.allclose(found, wanted[..., : found.shape[-1]], atol=1e-6)
     assert json.loads((tmp_path / "out" / "final" / "config.json").read_text())["vocab_size"] == 261
 
 
