@@ -133,11 +133,10 @@ def test_the_same_command_goes_on_where_it_was_killed(here: Path, capsys: pytest
 
 def test_the_prompts_are_not_written_over(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write([{"prompt": "a"}])
-    name = WORDS[WORDS.index("--prompt_file") + 1]
-    before = Path(name).read_bytes()
-    assert main([*WORDS, "--out_file", name, "--overwrite", "true"]) == 2
-    assert_one_sentence(*capsys.readouterr(), f"out_file {name} is prompt_file itself", "name another file")
-    assert Path(name).read_bytes() == before
+    before = Path("in.jsonl").read_bytes()
+    assert main([*WORDS[:-1], "./in.jsonl", "--overwrite", "true"]) == 2
+    assert_one_sentence(*capsys.readouterr(), "in.jsonl is prompt_file itself", "name another file")
+    assert Path("in.jsonl").read_bytes() == before
 
 
 GOOD = {"prompt": "a"}
