@@ -184,7 +184,7 @@ def called(command: list[str], ends: float) -> dict[str, Any]:
             "said": done.stderr[-1500:],
             "process_seconds": seconds,
         }
-    found: dict[str, Any] = json.loads(lines[-1])
+    found: dict[str, Any] = json.JSONDecoder().raw_decode(lines[-1])[0]  # several processes may share a line
     return {**found, "process_seconds": seconds, **({"said": said} if said else {})}
 
 
