@@ -33,6 +33,8 @@ TINY = llama(64, 2, 4, 128, vocab_size=512, num_key_value_heads=2)
 NAME = "tiny-llama-1.1b"
 OURS = Path(__file__).parent / "ours" / "generate.py"
 FORMS = ("bnb.int8", "bnb.nf4")
+# Tokens of the answers before the long one: a second token lays weights out, and three answers tell the prompt's time.
+BEFORE = (1, 2, 1, 1, 1)
 
 Run = dict[str, Any]
 
@@ -56,7 +58,7 @@ def main() -> None:
         folder = (given.work_dir or Path(temporary)) / NAME
         sizes = make_model(folder, given)
         commands = commands_of(folder, given)
-        rounds = [{way: timed(command) for way, command in commands.items()} for _ in range(given.rounds)]
+        rounds = [{way: measured(each, given) for way, each in commands.items()} for _ in range(given.rounds)]
     told = {"machine": machine(), "threads": given.threads, "rounds": given.rounds, **sizes}
     told |= {
         "prompt_tokens": given.prompt_tokens,
@@ -88,7 +90,7 @@ def make_model(folder: Path, given: argparse.Namespace) -> dict[str, int]:
 
 def commands_of(folder: Path, given: argparse.Namespace) -> dict[str, list[str]]:
     """Gives the ways, and the command of each."""
-    numbers = [str(number) for number in (given.prompt_tokens, given.tokens)]
+    numbers = [str(number) for number in (given.prompt_tokens, *BEFORE, given.tokens)]
     mine, hf = [sys.executable, str(OURS)], str(folder / "hf")
     commands = {"memory": [*mine, "memory", str(folder / "litft"), "tiny" if given.tiny else "whole"]}
     ways = {"litft": [*mine, "none", str(folder / "litft"), *numbers]}
@@ -97,6 +99,17 @@ def commands_of(folder: Path, given: argparse.Namespace) -> dict[str, list[str]]
             ways[peer] = [python, str(PEERS / f"generate_{peer}.py"), hf, *numbers]
     ways |= {f"litft, {form}": [*mine, form, str(folder / "litft"), *numbers] for form in FORMS}
     return commands | {way: command for way, command in ways.items() if re.search(given.ways, way)}
+
+
+def measured(command: Sequence[str], given: argparse.Namespace) -> Run:
+    """Runs a command; gives what it prints, its memory, and tokens a second of the prompt and of decoding."""
+    run = timed(command)
+    if "answer_seconds" not in run:
+        return run
+    first, _, *reads, whole = run["answer_seconds"]
+    read = statistics.median(reads)
+    rates = {"prefill": given.prompt_tokens / read, "decode": (given.tokens - 1) / (whole - read)}
+    return {**run, "first_seconds": first, **rates}
 
 
 def summarize(rounds: Sequence[Mapping[str, Run]], size: int) -> dict[str, Any]:

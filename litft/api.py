@@ -11,7 +11,8 @@ from torch import Tensor
 
 from litft.checkpoint.files import resolve_checkpoint_dir
 from litft.checkpoint.tensors import read_safetensors_header
-from litft.errors import GenerationError
+from litft.errors import ConfigError, GenerationError
+from litft.generate.draft import Draft
 from litft.generate.engine import Engine
 from litft.generate.request import Answer, Request, Token, to_answer, to_continue
 from litft.generate.sample import Sampling, evaluating
@@ -31,10 +32,11 @@ class LLM:
         model: the GPT, in evaluation mode; on a CPU a weight is without memory once it was laid out for decoding.
         tokenizer: the checkpoint's own.
         style: the prompt style saved with the checkpoint, else its chat template, else Alpaca's.
+        draft: a smaller model that guesses ahead, if any, and how well it did.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, style: Style) -> None:
-        self.model, self.tokenizer, self.style = model, tokenizer, style
+    def __init__(self, model: GPT, tokenizer: Tokenizer, style: Style, draft: Draft | None = None) -> None:
+        self.model, self.tokenizer, self.style, self.draft = model, tokenizer, style, draft
 
     @classmethod
     def load(
@@ -43,6 +45,8 @@ class LLM:
         precision: str | None = None,
         device: str | None = None,
         quantize: str = "none",
+        draft_dir: str | Path | None = None,
+        draft_tokens: int = 4,
     ) -> LLM:
         """Opens a converted, merged or finetuned checkpoint.
 
@@ -52,6 +56,8 @@ class LLM:
             device: such as `cuda:0`; None takes the GPU where there is one.
             quantize: keeps the blocks in fewer bits: `bnb.nf4`, `bnb.nf4-dq`, `bnb.fp4`, `bnb.fp4-dq` or `bnb.int8`. A
                 run that was trained so is asked so only where this says it.
+            draft_dir: a smaller checkpoint with the same tokenizer that guesses ahead; answers stay the model's.
+            draft_tokens: how many tokens it guesses at a time.
 
         Raises:
             CheckpointError, TokenizerError, ConfigError: it cannot be opened, with the reason.
@@ -59,9 +65,16 @@ class LLM:
         folder = resolve_checkpoint_dir(Path(checkpoint_dir))
         tokenizer, style = Tokenizer(folder), load_style(folder)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = load_finetuned(folder, precision or own_precision(folder), where, quantize)
-        prepare_for_decoding(model)
-        return cls(model, tokenizer, style)
+        draft_folder = None if draft_dir is None else draft_folder_of(Path(draft_dir), folder, tokenizer)
+        model = load_for_decoding(folder, precision, where, quantize)
+        draft = Draft(load_for_decoding(draft_folder, precision, where), draft_tokens) if draft_folder else None
+        return cls(model, tokenizer, style, draft)
+
+    @property
+    def context(self) -> int:
+        """How many tokens a prompt and its answer may have together: the model's context, or the draft's if shorter."""
+        models = [self.model, *([self.draft.model] if self.draft else [])]
+        return min(model.config.block_size for model in models)
 
     def generate(
         self,
@@ -205,15 +218,12 @@ class LLM:
         Raises:
             GenerationError: it can never be answered.
         """
-        engine = self.engine_for([request])
-        answer = engine.add(request)
-        while answer.finish is None:
-            yield from (token for _, token in engine.step())
+        return self.engine_for([request]).iter_tokens(request)
 
     def engine_for(self, requests: Sequence[Request], at_once: int = 16) -> Engine:
         """Gives an engine that has room for each of these requests, as far as the context goes."""
         room = max((len(request.prompt_ids) + request.max_new_tokens for request in requests), default=1)
-        return Engine(self.model, self.tokenizer, max(1, min(at_once, len(requests))), max(1, room))
+        return Engine(self.model, self.tokenizer, max(1, min(at_once, len(requests))), max(1, room), self.draft)
 
     def logits(self, token_ids: Tensor | Sequence[Sequence[int]]) -> Tensor:
         """Gives the scores of the next token at every position.
@@ -254,6 +264,33 @@ def conversation_of(messages: Sequence[Mapping[str, Any]]) -> Conversation:
         for message in messages
     )
     return Conversation(tuple(told))
+
+
+def draft_folder_of(draft_dir: Path, checkpoint_dir: Path, tokenizer: Tokenizer) -> Path:
+    """Gives the folder of a draft.
+
+    Args:
+        draft_dir: as it was typed.
+        checkpoint_dir, tokenizer: of the model that it is to guess for.
+
+    Raises:
+        ConfigError: its ids are other tokens.
+        CheckpointError, TokenizerError: it cannot be opened, with the reason.
+    """
+    folder = resolve_checkpoint_dir(draft_dir)
+    if Tokenizer(folder).hash != tokenizer.hash:
+        raise ConfigError(
+            f"draft_dir {draft_dir} has another tokenizer than {checkpoint_dir}; give a smaller model of the same "
+            "family as the draft."
+        )
+    return folder
+
+
+def load_for_decoding(folder: Path, precision: str | None, device: torch.device, quantize: str = "none") -> GPT:
+    """Gives the model of a folder, laid out for answers; in the precision of its weights where none is given."""
+    model = load_finetuned(folder, precision or own_precision(folder), device, quantize)
+    prepare_for_decoding(model)
+    return model
 
 
 def own_precision(checkpoint_dir: Path) -> str:

@@ -7,16 +7,20 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
 from litft import __version__
 from litft.config.commands import COMMANDS, Command
+from litft.config.help import group_help, top_help
 from litft.config.processes import is_first
 from litft.errors import ConfigError, FaultsFoundError, LitftError, StoppedElsewhereError, did_you_mean
+from litft.terminal.bars import close_all, say
 
 FAULTS_FOUND = 1
 USER_MISTAKE = 2
@@ -58,7 +62,9 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
         if tuple(words[:size]) == command.words:
             rest = list(words[size:])
             if command.first and rest and not rest[0].startswith("-"):
-                rest[0] = f"--{command.first}={rest[0]}"
+                count = len(list(takewhile(lambda word: not word.startswith("-"), rest))) if command.takes_many else 1
+                value = json.dumps(rest[:count]) if command.takes_many else rest[0]
+                rest[:count] = [f"--{command.first}={value}"]
             return command, [*command.flags, *rest]
     typed = [word for word in words[:2] if not word.startswith("-")]
     known = [" ".join(command.words) for command in COMMANDS]
@@ -69,24 +75,11 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
     raise ConfigError(f'There is no command "litft {" ".join(typed)}"; see litft --help.{hint}')
 
 
-def top_help() -> str:
-    """Gives the text of `litft --help`."""
-    lines = ["usage: litft COMMAND [--flag value ...]", "", "Finetune open LLMs on instruction data.", "", "commands:"]
-    lines += [f"  {' '.join(command.words):<20} {command.help}" for command in COMMANDS]
-    lines += ["", "Each command explains its flags: litft COMMAND --help. Start with: litft demo"]
-    return "\n".join(lines)
-
-
-def group_help(group: str) -> str:
-    """Gives the text of `litft prepare --help` and the like."""
-    members = [command for command in COMMANDS if command.words[0] == group]
-    lines = [f"  {' '.join(command.words):<20} {command.help}" for command in members]
-    return "\n".join([f"usage: litft {group} NAME [--flag value ...]", "", *lines])
-
-
 def _run_command(words: list[str]) -> None:
     """Runs what the words ask for."""
     groups = {command.words[0] for command in COMMANDS if len(command.words) > 1}
+    if words[:1] == ["help"] and len(words) > 1:
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(top_help())  # noqa: T201 - the command line's own output
     elif len(words) == 2 and words[0] in groups and words[1] in ("-h", "--help"):
@@ -115,7 +108,7 @@ def _call(
         prog: the command as it was typed.
         start: the words that start it in another process.
     """
-    from litft.config.parse import HelpRequest, parse_runs  # jsonargparse: 0.1 s that `litft --help` need not pay
+    from litft.config.parse import HelpRequest, parse_runs  # YAML, which `litft --help` need not know
 
     module, _, name = command.config.partition(":")
     kind = getattr(importlib.import_module(module), name)
@@ -157,7 +150,7 @@ def _import_file(path: Path) -> Any:
 
 def report(text: str) -> None:
     """Shows a person what is going on; answers alone go to stdout."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    say(text)
 
 
 def _say_nothing(text: str) -> None:
@@ -186,4 +179,6 @@ def _answer(work: Callable[[], object]) -> int:
             raise
         report(f"litft: {error.filename or 'A file cannot be written'}: {error.strerror}.")
         return USER_MISTAKE
+    finally:
+        close_all()
     return 0

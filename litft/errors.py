@@ -56,12 +56,13 @@ class StoppedElsewhereError(LitftError):
     """Another process of the same run stops it; that one says why, this one ends without a word."""
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+def did_you_mean(wrong: str, known: Iterable[str], before: str = "") -> str:
     """Gives `' Did you mean "x"?'` for the nearest known name, or an empty string when none is near.
 
     Args:
         wrong: what the user wrote.
         known: every name that would have been right.
+        before: what stands before it where it is written.
     """
     near = difflib.get_close_matches(wrong, [name for name in known if len(name) > 1], n=1, cutoff=0.6)
-    return f' Did you mean "{near[0]}"?' if near else ""
+    return f' Did you mean "{before}{near[0]}"?' if near else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,9 @@ def make_config(world: Path, **changes: Any) -> RunConfig:
     )
 
 
-def open_run(config: RunConfig, method: Method) -> Run:
+def open_run(config: RunConfig, method: Method, report: Callable[[str], None] = lambda message: None) -> Run:
     """Assembles a run as the recipes do."""
-    inputs = open_inputs(config, method, lambda message: None)
+    inputs = open_inputs(config, method, report)
     method = inputs.method
     start_out_dir(inputs)
     fabric = build_fabric(config)

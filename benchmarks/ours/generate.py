@@ -1,13 +1,13 @@
-"""What `benchmarks/generate.py` asks of one process: FORM FOLDER PROMPT_TOKENS TOKENS, or memory FOLDER tiny|whole.
+"""What `benchmarks/generate.py` asks of one process: FORM FOLDER PROMPT_TOKENS COUNT..., or memory FOLDER tiny|whole.
 
-The first measures litft with the weights of a folder kept in a form such as `none` or `bnb.nf4`. The second gives the
-rate at which the memory is read, and the seconds of reading the file with the weights. Both print JSON.
+The first has litft answer with so many tokens, once for each count, with the weights of a folder kept in a form such as
+`none` or `bnb.nf4`. The second gives the rate at which the memory is read, and the seconds of reading the file with the
+weights. Both print JSON.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 from importlib import metadata
@@ -19,8 +19,8 @@ import torch
 PIECE = 16 * 2**20
 
 
-def generation(form: str, folder: Path, prompt_tokens: int, tokens: int) -> dict[str, Any]:
-    """Measures loading and answers."""
+def generation(form: str, folder: Path, prompt_tokens: int, *counts: int) -> dict[str, Any]:
+    """Gives the seconds of loading, and of each answer."""
     from litft.api import LLM
     from litft.generate.request import Request
     from litft.generate.sample import Sampling
@@ -35,14 +35,10 @@ def generation(form: str, folder: Path, prompt_tokens: int, tokens: int) -> dict
 
     start = time.perf_counter()
     llm = LLM.load(folder, "bf16-true", "cpu", form)
-    load_seconds, first_seconds = time.perf_counter() - start, answered(1)
-    answered(2)  # lays the weights out
-    reads = statistics.median(answered(1) for _ in range(3))
+    load_seconds = time.perf_counter() - start
     return {
         "load_seconds": load_seconds,
-        "first_seconds": first_seconds,
-        "prefill": prompt_tokens / reads,
-        "decode": (tokens - 1) / (answered(tokens) - reads),
+        "answer_seconds": [answered(count) for count in counts],
         "versions": {"torch": metadata.version("torch")},
     }
 

@@ -1,13 +1,13 @@
-"""litgpt's generation, for `benchmarks/generate.py`: convert CHECKPOINT, or CHECKPOINT PROMPT_TOKENS TOKENS.
+"""litgpt's generation, for `benchmarks/generate.py`: convert CHECKPOINT, or CHECKPOINT PROMPT_TOKENS COUNT...
 
-Runs in an environment of its own, without litft. Loads and answers as its `generate` command does, but for text.
+Runs in an environment of its own, without litft. Loads, and answers with so many tokens for each count, as its
+`generate` command does, but for text.
 Source: litgpt 0.5.13, `litgpt/generate/base.py`.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 from importlib import metadata
@@ -22,8 +22,8 @@ from litgpt.scripts.convert_hf_checkpoint import convert_hf_checkpoint
 from litgpt.utils import load_checkpoint
 
 
-def measure(checkpoint: Path, prompt_tokens: int, tokens: int) -> dict[str, object]:
-    """Measures loading and answers."""
+def measure(checkpoint: Path, prompt_tokens: int, *counts: int) -> dict[str, object]:
+    """Gives the seconds of loading, and of each answer."""
     ids = torch.randint(3, 500, (prompt_tokens,), generator=torch.Generator().manual_seed(0))
 
     def answered(count: int) -> float:
@@ -40,19 +40,15 @@ def measure(checkpoint: Path, prompt_tokens: int, tokens: int) -> dict[str, obje
     with fabric.init_module(empty_init=True):
         model = GPT(Config.from_file(checkpoint / "model_config.yaml"))
     with fabric.init_tensor():
-        model.max_seq_length = prompt_tokens + tokens
+        model.max_seq_length = prompt_tokens + max(counts)
         model.set_kv_cache(batch_size=1)
     model.eval()
     model = fabric.setup_module(model)
     load_checkpoint(fabric, model, checkpoint / "lit_model.pth")
-    load_seconds, first_seconds = time.perf_counter() - start, answered(1)
-    answered(2)
-    reads = statistics.median(answered(1) for _ in range(3))
+    load_seconds = time.perf_counter() - start
     return {
         "load_seconds": load_seconds,
-        "first_seconds": first_seconds,
-        "prefill": prompt_tokens / reads,
-        "decode": (tokens - 1) / (answered(tokens) - reads),
+        "answer_seconds": [answered(count) for count in counts],
         "versions": {name: metadata.version(name) for name in ("litgpt", "torch")},
     }
 
@@ -61,4 +57,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "convert":
         convert_hf_checkpoint(Path(sys.argv[2]), model_name="tiny-llama-1.1b")
     else:
-        print(json.dumps(measure(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
+        print(json.dumps(measure(Path(sys.argv[1]), *map(int, sys.argv[2:]))))

@@ -1,13 +1,12 @@
-"""transformers' generation, for `benchmarks/generate.py`: CHECKPOINT PROMPT_TOKENS TOKENS.
+"""transformers' generation, for `benchmarks/generate.py`: CHECKPOINT PROMPT_TOKENS COUNT...
 
-Runs in an environment of its own, without litft.
+Runs in an environment of its own, without litft. Answers with so many tokens for each count.
 Source: transformers 5.23, `generation/utils.py`.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 from importlib import metadata
@@ -16,8 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 
-def measure(checkpoint: str, prompt_tokens: int, tokens: int) -> dict[str, object]:
-    """Measures loading and answers."""
+def measure(checkpoint: str, prompt_tokens: int, *counts: int) -> dict[str, object]:
+    """Gives the seconds of loading, and of each answer."""
     ids = torch.randint(3, 500, (1, prompt_tokens), generator=torch.Generator().manual_seed(0))
 
     def answered(count: int) -> float:
@@ -28,17 +27,13 @@ def measure(checkpoint: str, prompt_tokens: int, tokens: int) -> dict[str, objec
 
     start = time.perf_counter()
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16).eval()
-    load_seconds, first_seconds = time.perf_counter() - start, answered(1)
-    answered(2)
-    reads = statistics.median(answered(1) for _ in range(3))
+    load_seconds = time.perf_counter() - start
     return {
         "load_seconds": load_seconds,
-        "first_seconds": first_seconds,
-        "prefill": prompt_tokens / reads,
-        "decode": (tokens - 1) / (answered(tokens) - reads),
+        "answer_seconds": [answered(count) for count in counts],
         "versions": {name: metadata.version(name) for name in ("transformers", "torch")},
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    print(json.dumps(measure(sys.argv[1], *map(int, sys.argv[2:]))))

@@ -13,12 +13,14 @@ from pathlib import Path
 from types import FrameType
 
 from litft.answer.history import History
-from litft.answer.model import Report, open_llm, sampling_of
+from litft.answer.model import Report, open_llm, report_draft, sampling_of
 from litft.api import LLM
 from litft.checkpoint.disk import atomic_path
 from litft.checkpoint.files import resolve_checkpoint_dir
 from litft.config.answer import ChatConfig
 from litft.errors import DataError, LitftError
+from litft.generate.engine import Engine
+from litft.generate.request import Request
 from litft.text.conversation import dialogue
 from litft.text.encoding import Style, encode_prompt
 from litft.text.style_files import load_style
@@ -58,11 +60,12 @@ def chat(config: ChatConfig, report: Report = lambda message: None) -> Iterator[
         while (line := _ask(report, ctrl_c)) is not None:
             word, _, rest = line.strip().partition(" ")
             if word == "/exit":
-                return
+                break
             if word.startswith("/") and word[1:].isalpha():
                 talk.obey(word, rest.strip())
             elif line.strip():
                 yield from talk.answer(line)
+    report_draft(llm, report)
 
 
 def check_system(tokenizer: Tokenizer, style: Style, system: str) -> None:
@@ -80,7 +83,7 @@ class Talk:
     def __init__(self, llm: LLM, config: ChatConfig, report: Report, ctrl_c: CtrlC) -> None:
         """Begins with nothing but the system text."""
         self._llm, self._config, self._report, self._ctrl_c = llm, config, report, ctrl_c
-        self._history = History(config.system)
+        self._history, self._engine = History(config.system), llm.engine_for([])
 
     def answer(self, text: str) -> Iterator[str]:
         """Answers a line, piece by piece; Ctrl-C ends the answer, and what was said of it counts.
@@ -93,21 +96,31 @@ class Talk:
             request, forgotten = self._history.ask(
                 self._llm, text, config.max_new_tokens, sampling_of(config), config.stop, config.seed
             )
-            for token in self._llm.iter_tokens(request):
-                said += token.text
-                yield token.text
-                if self._ctrl_c.was_pressed:
-                    break
+            with contextlib.closing(self._engine_for(request).iter_tokens(request)) as tokens:
+                for token in tokens:
+                    said += token.text
+                    yield token.text
+                    if self._ctrl_c.was_pressed:
+                        break
             was_stopped, self._ctrl_c.was_pressed = self._ctrl_c.was_pressed, False
         except LitftError as error:
             self._report(str(error))
             return
         except KeyboardInterrupt:
             was_stopped = True
+            self._engine = self._llm.engine_for([])  # it may have been broken off anywhere
         yield "\n"
         if said:
             self._history.keep(text, said, forgotten)
         self._tell(said, forgotten, was_stopped)
+
+    def _engine_for(self, request: Request) -> Engine:
+        """Gives the engine of the turns before, which need not be read again, or a larger one where this needs it."""
+        needed = min(len(request.prompt_ids) + request.max_new_tokens, self._llm.context)
+        if self._engine.room < needed:
+            room = min(2 * needed, self._llm.context)
+            self._engine = Engine(self._llm.model, self._llm.tokenizer, 1, room, self._llm.draft)
+        return self._engine
 
     def _tell(self, said: str, forgotten: int, was_stopped: bool) -> None:
         """Says what a reader of the answer cannot see."""

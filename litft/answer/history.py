@@ -48,7 +48,7 @@ class History:
         Raises:
             ConfigError, TokenizerError: the style has no place for the conversation, or a text has half a character.
         """
-        context = llm.model.config.block_size
+        context = llm.context
         least = min(max_new_tokens, context // 2)
         for forgotten in range(len(self.exchanges) + 1):
             request = llm.to_answer(self.conversation(question, forgotten), max_new_tokens, sampling, stop, seed)

@@ -13,18 +13,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
-from litft.answer.model import Report, open_llm, sampling_of
+from litft.answer.model import Report, open_llm, report_draft, sampling_of
 from litft.api import conversation_of, own_device
 from litft.checkpoint.disk import atomic_path, sha256_file, weights_sha256
 from litft.checkpoint.files import load_model_config, resolve_checkpoint_dir
 from litft.checkpoint.journal import Journal
 from litft.config.answer import GenerateConfig
-from litft.data.reading.lines import iter_json_lines
+from litft.data.reading.lines import iter_prompts
 from litft.errors import DataError, LitftError
 from litft.generate.request import Answer, Request, to_answer, to_continue
 from litft.methods.load import weights_files
+from litft.terminal.bars import tracked
 from litft.text.conversation import USER, Conversation, Message
 from litft.text.encoding import Style
 from litft.text.style_files import load_style
@@ -80,7 +79,7 @@ def read_prompts(config: GenerateConfig) -> list[Asked]:
     tokenizer, style = Tokenizer(folder), load_style(folder)
     model = load_model_config(weights_files(folder)[0].parent)
     asked = []
-    for line, row in tqdm(iter_json_lines(config.prompt_file), "checking", unit=" rows", disable=None):
+    for line, row in tracked(iter_prompts(config.prompt_file), "checking", "rows"):
         try:
             request = _request(tokenizer, style, row, config)
         except LitftError as error:
@@ -131,13 +130,14 @@ def _answer(config: GenerateConfig, asked: list[Asked], first: int, journal: Jou
     report(f"Answering {len(rest):,} rows, {config.at_once} at a time.")
     answers = llm.run([request for _, requests in rest for request in requests], config.at_once)
     made, started, tokens = [], time.perf_counter(), 0
-    for row, requests in tqdm(rest, "answering", unit=" rows", total=len(asked), initial=first, disable=None):
+    for row, requests in tracked(rest, "answering", "rows", len(asked), first):
         given = list(islice(answers, len(requests)))
         tokens += sum(len(answer.tokens) for answer in given)
         made.append(row | _fields(given))
         journal.add(made[-1])
     seconds = time.perf_counter() - started
     report(f"{tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:.1f} tokens/s, {own_device(llm)}")
+    report_draft(llm, report)
     return made
 
 
@@ -150,7 +150,8 @@ def _fields(answers: list[Answer]) -> dict[str, Any]:
 def _head(config: GenerateConfig) -> dict[str, Any]:
     """Gives what an unfinished file must have been begun with for the same command to go on with it."""
     assert config.prompt_file is not None
-    weights = [weights_sha256(path) for path in weights_files(resolve_checkpoint_dir(config.checkpoint_dir))]
+    folders = [resolve_checkpoint_dir(folder) for folder in (config.checkpoint_dir, config.draft_dir) if folder]
+    weights = [weights_sha256(path) for folder in folders for path in weights_files(folder)]
     how = (sampling_of(config), config.max_new_tokens, config.stop, config.seed, config.num_samples)
     facts = [sha256_file(config.prompt_file), weights, config.precision, config.quantize, repr(how)]
     return {"command": hashlib.sha256(json.dumps(facts).encode()).hexdigest()}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from litft.answer.many import answer_file
-from litft.answer.model import Report, open_llm, sampling_of
+from litft.answer.model import Report, open_llm, report_draft, sampling_of
 from litft.api import LLM, own_device
 from litft.config.answer import GenerateConfig
 from litft.generate.request import Request
@@ -46,6 +46,7 @@ def generate(config: GenerateConfig, report: Report = lambda message: None) -> I
     yield "\n"
     seconds = time.perf_counter() - started
     report(f"{count} tokens in {seconds:.1f} s, {count / seconds:.1f} tokens/s, {own_device(llm)}")
+    report_draft(llm, report)
 
 
 def _request(llm: LLM, config: GenerateConfig, seed: int | None) -> Request:

@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
 from litft.checkpoint.journal import Journal
 from litft.errors import DataError, GenerationError
+from litft.terminal.bars import Bar
 
 # Where so many requests are refused before one is answered, the rest would be too.
 FIRST_REQUESTS = 3
@@ -131,9 +130,7 @@ class Remembering:
         keys = [question.key(self._asker.name) for question in questions]
         left = {key: each for key, each in zip(keys, questions, strict=True) if key not in self._known}
         count = len(set(keys))
-        with tqdm(
-            total=count, initial=count - len(left), desc=title, unit=" replies", disable=True if title is None else None
-        ) as bar:
+        with Bar(title or "", count, "replies", count - len(left), is_shown=title is not None) as bar:
             self._ask_left(left, bar)
         return [self._known[key] for key in keys]
 
@@ -144,7 +141,7 @@ class Remembering:
             f"replies, as {self._asker.name} counts them."
         )
 
-    def _ask_left(self, left: dict[str, Question], bar: tqdm[None]) -> None:
+    def _ask_left(self, left: dict[str, Question], bar: Bar) -> None:
         """Asks what is not known. The shortest go first, one by one: where they fail, nothing else is spent."""
         order = list(left)[::-1] if self._has_answered else sorted(left, key=lambda key: -len(left[key].prompt))
         is_single = self._asker.at_once == 1

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from safetensors import safe_open
-from tqdm import tqdm
 
 from litft.checkpoint.disk import atomic_path
 from litft.errors import CheckpointError
+from litft.terminal.bars import Bar
 
 if TYPE_CHECKING:
     import torch
@@ -310,7 +310,7 @@ Piece = TypeVar("Piece", "Tensor", Bits)
 
 def with_progress(pieces: Iterable[tuple[str, Piece]], total_bytes: int, title: str) -> Iterator[tuple[str, Piece]]:
     """Passes tensors on and shows on stderr, where that is a terminal, how many bytes are done."""
-    with tqdm(total=total_bytes, desc=title, unit="B", unit_scale=True, disable=None) as bar:
+    with Bar(title, total_bytes, "B") as bar:
         for name, piece in pieces:
             yield name, piece
             bar.update(piece.nbytes)

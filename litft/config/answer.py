@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from litft.config.export import CERTIFICATE_HELP, Certificate
-from litft.config.fields import REQUIRED, leaf, require_seed
+from litft.config.fields import REQUIRED, leaf, require_at_least, require_seed
 from litft.config.run import Quantize
 from litft.errors import ConfigError
 
 Precision = Literal["bf16-true", "32-true"]
+
+DRAFT_HELP = (
+    "a smaller checkpoint with the same tokenizer that guesses ahead; answers stay the model's, and come faster"
+)
+DRAFT_TOKENS_HELP = "how many tokens draft_dir guesses at a time"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,8 @@ class AnsweringConfig:
     seed: int | None = leaf(None, "the same seed gives the same answer")
     precision: Precision | None = leaf(None, "default: that of the weights")
     quantize: Quantize = leaf("none", "keep the linear layers of the blocks in 4 or 8 bits, as in litft finetune")
+    draft_dir: Path | None = leaf(None, DRAFT_HELP)
+    draft_tokens: int = leaf(4, DRAFT_TOKENS_HELP)
 
     def __post_init__(self) -> None:
         """Refuses numbers out of range.
@@ -38,10 +45,7 @@ class AnsweringConfig:
         """
         if "" in self.stop:
             raise ConfigError("stop has an empty text; every answer would end at once.")
-        for name, least in {"max_new_tokens": 1, "temperature": 0, "top_k": 1}.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:  # nor what is no number
-                raise ConfigError(f"{name} is {value}; it must be at least {least}.")
+        require_at_least("", self, {"max_new_tokens": 1, "temperature": 0, "top_k": 1, "draft_tokens": 1})
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
@@ -61,7 +65,9 @@ class GenerateConfig(AnsweringConfig):
     )
     input: str = leaf("", "further context of the instruction", verbatim=True)
     prompt_file: Path | None = leaf(
-        None, "JSON Lines to answer, each with prompt, with messages, or with instruction and maybe input"
+        None,
+        "what to answer: JSON Lines, each with prompt, with messages, or with instruction and maybe input; or plain "
+        "text with a prompt a line",
     )
     out_file: Path | None = leaf(None, "where the answered lines of prompt_file go; the same command goes on")
     overwrite: bool = leaf(False, "replace out_file")
@@ -84,9 +90,7 @@ class GenerateConfig(AnsweringConfig):
         if (self.prompt_file is None) != (self.out_file is None):
             raise ConfigError("--prompt_file and --out_file go together; give both.")
         super().__post_init__()
-        for name in ("num_samples", "at_once"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        require_at_least("", self, {"num_samples": 1, "at_once": 1})
         if self.num_samples > 1 and self.temperature == 0:
             raise ConfigError(
                 f"num_samples is {self.num_samples}, but at temperature 0 all answers are alike; raise --temperature."

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from litft.config.answer import Precision
-from litft.config.fields import leaf
+from litft.config.fields import leaf, require_at_least
 from litft.errors import ConfigError
 
 
@@ -32,7 +31,7 @@ class PatienceConfig:
         """
         if self.api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
             raise ConfigError("api_key_env is no NAME of an environment variable, such as OPENAI_API_KEY.")
-        require_least(self, requests_at_once=1, retries=0, timeout_seconds=0.1)
+        require_at_least("", self, {"requests_at_once": 1, "retries": 0, "timeout_seconds": 0.1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +91,3 @@ def _check_endpoint(address: str) -> None:
         )
     if not is_address:
         raise ConfigError(f'endpoint is "{address}"; write an address such as http://localhost:8000/v1.')
-
-
-def require_least(config: Any, **least: float) -> None:
-    """Refuses numbers that are too small.
-
-    Args:
-        config: holds the fields.
-        least: the smallest value of each; None as a value passes.
-
-    Raises:
-        ConfigError: naming the field, its value and the smallest.
-    """
-    for name, smallest in least.items():
-        value = getattr(config, name)
-        if value is not None and value < smallest:
-            raise ConfigError(f"{name} is {value}; it must be at least {smallest:g}.")

@@ -21,6 +21,7 @@ class Command:
         example: a whole command line for its own `--help`.
         bound: a first argument of the function that the words decide, such as the dataset of `prepare`.
         first: the flag whose value may stand right behind the words, without its name.
+        takes_many: whether several such values may stand there.
         flags: what the words stand for beside their config.
     """
 
@@ -31,6 +32,7 @@ class Command:
     example: str
     bound: str | None = None
     first: str | None = None
+    takes_many: bool = False
     flags: tuple[str, ...] = ()
 
 
@@ -99,7 +101,85 @@ def dataset_names() -> list[str]:
     return sorted(path.stem for path in folder.glob("[a-z]*.py"))
 
 
+# What commands are for, and their first words, in the order of `litft --help`.
+GROUPS = {
+    "begin": ("demo", "list", "copy-recipe", "completion"),
+    "models": ("download", "convert"),
+    "data": ("prepare", "inspect", "curate"),
+    "train": ("finetune", "plan", "report"),
+    "use": ("generate", "chat", "serve"),
+    "measure": ("evaluate", "judge"),
+    "share": ("merge", "export", "submit"),
+}
+# Commands that differ by a name alone share a line there.
+SUMMARIES = {
+    "prepare": ("prepare DATASET", "a published dataset or your own file: litft prepare --help"),
+    "plan": ("plan METHOD", "what a finetuning run would need: memory, steps, time"),
+    "copy-recipe": ("copy-recipe METHOD FILE", "a recipe as a file of your own, to be changed"),
+    "completion": ("completion SHELL", "print a script that completes commands and flags: bash, zsh or fish"),
+}
+METHODS = ("full", "lora", "adapter", "adapter_v2")
+SHELLS = {
+    "bash": "source <(litft completion bash)",
+    "zsh": "source <(litft completion zsh)",
+    "fish": "litft completion fish | source",
+}
+
+
+def _copy_recipe(method: str) -> Command:
+    """A recipe as a file of one's own."""
+    return Command(
+        ("copy-recipe", method),
+        "litft.config.contents:CopyRecipeConfig",
+        "litft.contents.recipes:copy_recipe",
+        f"write finetune/{method}.py to a file of your own, to be changed",
+        f"litft copy-recipe {method} my_{method}.py",
+        method,
+        first="path",
+    )
+
+
+def _completion(shell: str) -> Command:
+    """The script of one shell."""
+    words, config, target = (
+        ("completion", shell),
+        "litft.config.contents:NothingConfig",
+        "litft.config.completion:complete",
+    )
+    return Command(words, config, target, f"a script for {shell}: {SHELLS[shell]}", f"litft completion {shell}", shell)
+
+
 COMMANDS = (
+    Command(
+        ("list", "models"),
+        "litft.config.contents:ListModelsConfig",
+        "litft.contents.listing:list_models",
+        "models that have a name here; others of their families work too",
+        "litft list models --match mistral --max_size 8",
+    ),
+    Command(
+        ("list", "datasets"),
+        "litft.config.prepare:PrepareListConfig",
+        "litft.data.catalogue:list_sources",
+        "all datasets: rows, licence, who wrote the answers (the same as prepare --list)",
+        "litft list datasets --match alpaca",
+    ),
+    Command(
+        ("list", "styles"),
+        "litft.config.contents:ListConfig",
+        "litft.contents.listing:list_styles",
+        "prompt styles, for prepare --prompt_style",
+        "litft list styles",
+    ),
+    Command(
+        ("list", "methods"),
+        "litft.config.contents:ListConfig",
+        "litft.contents.listing:list_methods",
+        "ways to finetune, and what each trains",
+        "litft list methods",
+    ),
+    *map(_copy_recipe, METHODS),
+    *map(_completion, SHELLS),
     Command(
         ("download",),
         "litft.config.download:DownloadConfig",
@@ -158,6 +238,15 @@ COMMANDS = (
         "show prepared data: ledger, lengths, rows token by token",
         "litft inspect data/lima --grep 'prime numbers?' --html lima.html",
         first="data_dir",
+    ),
+    Command(
+        ("report",),
+        "litft.config.report:ReportConfig",
+        "litft.report.write:report",
+        "write the page that shows what a run did, or several beside each other",
+        "litft report out/lora/lima out/full/lima --out lima.html",
+        first="runs",
+        takes_many=True,
     ),
     Command(
         ("curate", "score"),

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from litft.config.answer import Precision
-from litft.config.asking import AskedConfig, EndpointConfig, require_least
-from litft.config.fields import REQUIRED, leaf, require_seed
+from litft.config.asking import AskedConfig, EndpointConfig
+from litft.config.fields import REQUIRED, leaf, require_at_least, require_seed
 from litft.errors import ConfigError
 
 
@@ -36,7 +36,7 @@ class ScoreConfig:
         Raises:
             ConfigError: naming the value.
         """
-        require_least(self, micro_batch_size=1)
+        require_at_least("", self, {"micro_batch_size": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class JudgeConfig(EndpointConfig):
             ConfigError: naming the value; and as for every endpoint.
         """
         super().__post_init__()
-        require_least(self, max_new_tokens=1)
+        require_at_least("", self, {"max_new_tokens": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class GrowConfig(AskConfig):
         """
         super().__post_init__()
         require_seed(self.seed)
-        require_least(self, count=1, max_new_tokens=1, patience=1, temperature=0)
+        require_at_least("", self, {"count": 1, "max_new_tokens": 1, "patience": 1, "temperature": 0})
         for name in ("max_similarity", "top_p"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0 and at most 1.")
@@ -140,6 +140,6 @@ class BacktranslateConfig(AskConfig):
         """
         super().__post_init__()
         require_seed(self.seed)
-        require_least(self, max_new_tokens=1, temperature=0, min_score=0)
+        require_at_least("", self, {"max_new_tokens": 1, "temperature": 0, "min_score": 0})
         if self.min_score is not None and (not self.score or self.min_score > 5):
             raise ConfigError(f"min_score is {self.min_score}; it may be up to 5, and needs --score true.")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from litft.config.answer import Precision
-from litft.config.asking import AskedConfig, PatienceConfig, require_least
-from litft.config.fields import REQUIRED, leaf, require_seed
+from litft.config.asking import AskedConfig, PatienceConfig
+from litft.config.fields import REQUIRED, leaf, require_at_least, require_seed
 from litft.config.run import Quantize
 from litft.errors import ConfigError
 
@@ -54,7 +54,8 @@ class EvaluateConfig:
         for name in ("tasks_dir", "num_fewshot", "limit", "apply_chat_template"):
             if getattr(self, name) not in (None, False) and not self.tasks:
                 raise ConfigError(f"--{name} goes with --tasks.")
-        require_least(self, generate=0, max_new_tokens=1, num_fewshot=0, limit=1, micro_batch_size=1, slots=1)
+        least = dict.fromkeys(("max_new_tokens", "limit", "micro_batch_size", "slots"), 1)
+        require_at_least("", self, {**least, "generate": 0, "num_fewshot": 0})
         require_seed(self.seed)
 
 
@@ -64,7 +65,11 @@ class PairwiseConfig(PatienceConfig):
 
     a: Path = leaf(REQUIRED, 'a checkpoint, or answers that are there: JSON Lines of {"prompt", "answer"}')
     b: Path = leaf(REQUIRED, "the other one")
-    judge: str = leaf(REQUIRED, "who judges: http://localhost:8000/v1 (with --model), or a checkpoint of this machine")
+    judge: str = leaf(
+        REQUIRED,
+        "who judges: http://localhost:8000/v1 (with --model), or a checkpoint of this machine; it must follow orders: "
+        'each reply is to be JSON with "reason" and "better": "1", "2" or "tie"',
+    )
     model: str | None = leaf(None, "the model that judges behind an address, as the server calls it")
     data_dir: Path | None = leaf(None, "ask the questions of the held-out rows of prepared data")
     prompt_file: Path | None = leaf(None, 'ask these: JSON Lines of {"prompt"}, or plain text with one a line')
@@ -95,7 +100,7 @@ class PairwiseConfig(PatienceConfig):
         are_files = self.a.suffix == ".jsonl" or self.b.suffix == ".jsonl"
         if not given and not are_files:
             raise ConfigError("Give the prompts: --data_dir (held-out rows) or --prompt_file.")
-        require_least(self, count=1, max_new_tokens=1, judge_tokens=1, slots=1)
+        require_at_least("", self, dict.fromkeys(("count", "max_new_tokens", "judge_tokens", "slots"), 1))
         require_seed(self.seed)
 
     @property

@@ -52,15 +52,21 @@ def require_seed(seed: int | None) -> None:
 
 
 def require_at_least(section_name: str, config: object, least: dict[str, float]) -> None:
-    """Refuses numbers below their least sensible value; None passes.
+    """Refuses numbers below their least sensible value, and what is no number; None passes.
+
+    Args:
+        section_name: what stands before the field's name in a sentence, such as `train`; empty for nothing.
+        config: holds the fields.
+        least: the smallest value of each.
 
     Raises:
         ConfigError: naming the field, its value and the least.
     """
     for name, bound in least.items():
         value = getattr(config, name)
-        if value is not None and value < bound:
-            raise ConfigError(f"{section_name}.{name} is {value}; it must be at least {bound}.")
+        if value is not None and not value >= bound:  # nan is below nothing
+            place = f"{section_name}.{name}" if section_name else name
+            raise ConfigError(f"{place} is {value}; it must be at least {bound}.")
 
 
 def require_interval(name: str, value: float) -> None:

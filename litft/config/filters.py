@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from litft.config.fields import leaf, section
+from litft.config.fields import leaf, require_at_least, section
 from litft.errors import ConfigError, did_you_mean
 
 Side = Literal["question", "answer", "whole"]
@@ -69,9 +69,7 @@ class NearConfig:
         """
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ConfigError(f"filters.near.threshold is {self.threshold}; it must be above 0 and at most 1.")
-        for name, least in (("words", 1), ("num_perm", 16)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"filters.near.{name} is {getattr(self, name)}; it must be at least {least}.")
+        require_at_least("filters.near", self, {"words": 1, "num_perm": 16})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +85,7 @@ class BenchmarksConfig:
         Raises:
             ConfigError: naming the number.
         """
-        if self.words < 1:
-            raise ConfigError(f"filters.benchmarks.words is {self.words}; it must be at least 1.")
+        require_at_least("filters.benchmarks", self, {"words": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

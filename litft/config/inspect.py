@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from litft.config.fields import REQUIRED, leaf, require_seed
+from litft.config.fields import REQUIRED, leaf, require_at_least, require_seed
 from litft.config.train import TrainConfig
 from litft.errors import ConfigError
 
@@ -41,10 +41,7 @@ class InspectConfig:
         Raises:
             ConfigError: naming the flag, its value and what it may be.
         """
-        for name, least in {"longest": 1, "limit": 0, "step": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}.")
+        require_at_least("", self, {"longest": 1, "limit": 0, "step": 0})
         if self.example and (self.grep is not None or self.longest is not None):
             raise ConfigError("--example names rows; leave --grep and --longest away, or leave --example away.")
         if self.html is not None and self.html.is_dir():

@@ -278,13 +278,18 @@ def _is_of_type(value: Any, kind: Any) -> bool:
 
 
 @cache
-def _named_configs() -> dict[str, ModelConfig]:
-    """Reads `named_models.csv`: one row a published model, empty cells mean the default; found by any of its names."""
+def named_models() -> dict[str, ModelConfig]:
+    """Reads `named_models.csv`, one row a published model, empty cells mean the default: the models by repository."""
     text = (resources.files("litft.config") / "named_models.csv").read_text(encoding="utf-8")
+    return {row["repo_id"]: _config_from_row(row) for row in csv.DictReader(text.splitlines())}
+
+
+@cache
+def _named_configs() -> dict[str, ModelConfig]:
+    """Gives the same models by any of their names."""
     configs: dict[str, ModelConfig] = {}
-    for row in csv.DictReader(text.splitlines()):
-        names = (row["name"], row["repo_id"], row["repo_id"].rpartition("/")[2])
-        configs |= dict.fromkeys(names, _config_from_row(row))
+    for repo_id, config in named_models().items():
+        configs |= dict.fromkeys((config.name, repo_id, repo_id.rpartition("/")[2]), config)
     return configs
 
 

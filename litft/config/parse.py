@@ -1,12 +1,11 @@
 """Builds a config from flags and YAML: strict keys, short leaf names, one sentence for a mistake.
 
-jsonargparse checks the types and writes the help. What it leaves to us: a leaf name that stands alone (`--max_iters`),
+jsonargparse checks the types. What it leaves to us: a leaf name that stands alone (`--max_iters`),
 lists written `q,v`, "did you mean", and errors of one sentence that say where the value came from.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -14,28 +13,60 @@ import os
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from litft.config.fields import REQUIRED, describe_type
+from litft.config.help import flags_help
 from litft.config.io import dump_yaml, load_yaml
+from litft.config.leaves import Leaf, list_headings, list_leaves
 from litft.config.sweep import PREFIX, Runs, SweptRun, check_axis, combine, name_runs, split_values
 from litft.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 Config = TypeVar("Config")
 
 # Spellings of Lit-GPT that the field's tutorials use, and the leaf they mean.
 LIT_GPT_NAMES = {"csv_dir": "data_file", "csv_path": "data_file", "override_max_seq_length": "max_seq_length"}
+# Names that other programs have for a leaf, some meaning it in another unit: a hint, never taken.
+OTHERS_NAMES = {
+    "lr": "optim.learning_rate",
+    "optimizer": "optim.name",
+    "lr_scheduler_type": "optim.schedule",
+    "warmup_steps": "optim.lr_warmup_steps",
+    "warmup_ratio": "optim.lr_warmup_steps",
+    "max_grad_norm": "optim.clip_norm",
+    "max_norm": "optim.clip_norm",
+    "batch_size": "train.global_batch_size",
+    "gradient_accumulation_steps": "train.global_batch_size",
+    "per_device_train_batch_size": "train.micro_batch_size",
+    "num_train_epochs": "train.epochs",
+    "num_epochs": "train.epochs",
+    "max_length": "train.max_seq_length",
+    "packing": "train.pack",
+    "save_steps": "train.save_interval",
+    "eval_steps": "eval.interval",
+    "gradient_checkpointing": "train.checkpoint",
+    "lora_rank": "lora.r",
+    "rank": "lora.r",
+    "lora_r": "lora.r",
+    "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout",
+    "lora_target_modules": "lora.targets",
+    "target_modules": "lora.targets",
+    "output_dir": "out_dir",
+    "model": "checkpoint_dir",
+    "model_name_or_path": "checkpoint_dir",
+    "dataset": "data_dir",
+    "dataset_name": "data_dir",
+    "report_to": "logger",
+}
 COMMAND_LINE = "the command line"
 
 
 class HelpRequest(Exception):  # noqa: N818 - no error
     """`--help` or `--print_config` was asked for; `str(request)` is the text to print."""
-
-
-class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line ends of the description, so that an example stays one line to copy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +79,7 @@ class Given:
     @property
     def text(self) -> str:
         """The value as the type checker reads it."""
-        return self.value if isinstance(self.value, str) else json.dumps(self.value)
+        return self.value if isinstance(self.value, str) else json.dumps(self.value, default=str)
 
 
 def parse_config(kind: type[Config], args: Sequence[str], prog: str, description: str) -> Config:
@@ -69,11 +100,11 @@ def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str
         ConfigError: an unknown, missing, repeated or mistyped value.
         HelpRequest: the help, or the config as YAML, is to be printed instead.
     """
-    fields = dict(_leaves(kind))
+    fields = dict(list_leaves(kind))
     flags = _read_flags(args, fields)
-    parser = _build_parser(fields, _headings(kind), prog, description)
     if "help" in flags:
-        raise HelpRequest(parser.format_help())
+        raise HelpRequest(flags_help(prog, description, fields, list_headings(kind)))
+    parser = _build_parser(fields)
     given: dict[str, Given] = {}
     if "config" in flags:
         given |= _read_file(_path(flags.pop("config").text), fields)
@@ -96,6 +127,31 @@ def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str
         for name, point in zip(name_runs(points), points, strict=True)
     ]
     return Runs(runs, told)
+
+
+def build_config(kind: type[Config], values: dict[str, Any], origin: str) -> Config:
+    """Gives the config that values of Python ask for.
+
+    Args:
+        kind: as `parse_runs` takes it.
+        values: by dotted or lone leaf name; a section is a mapping, or an object of its class.
+        origin: who gave them, for the sentence.
+
+    Raises:
+        ConfigError: an unknown, missing, repeated or mistyped value.
+    """
+    fields = dict(list_leaves(kind))
+    opened = {
+        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in values.items()
+    }
+    given = _read_values(_plain(opened), fields, origin)
+    if swept := next((name for name in given if name.startswith(PREFIX)), None):
+        raise ConfigError(f"{swept} in {origin} is for the command line; write a loop over {origin} instead.")
+    missing = [name for name, field in fields.items() if field.default is REQUIRED and name not in given]
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)} must be given to {origin}.")
+    return typing.cast(Config, _build(kind, _nested(_check_types(_build_parser(fields), fields, given).as_dict())))
 
 
 def _values(parser: ArgumentParser, fields: dict[str, Leaf], name: str, given: Given) -> list[Any]:
@@ -124,82 +180,36 @@ def config_to_dict(config: Any) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", _plain(dataclasses.asdict(config)))
 
 
-def _leaves(kind: type[Any], prefix: str = "", defaults: Any = None) -> list[tuple[str, Any]]:
-    """Lists (dotted name, field) of every leaf, sections opened; a leaf's default is its section's."""
-    types = typing.get_type_hints(kind)
-    found: list[tuple[str, Any]] = []
-    for field in dataclasses.fields(kind):
-        name = prefix + field.name
-        if dataclasses.is_dataclass(types[field.name]):
-            instance = typing.cast(Any, field).default_factory()
-            found += _leaves(typing.cast("type[Any]", types[field.name]), f"{name}.", instance)
-        else:
-            default = field.default if defaults is None else getattr(defaults, field.name)
-            found.append((name, Leaf(types[field.name], default, **field.metadata)))
-    return found
+def _full_name(name: str, fields: dict[str, Leaf], origin: str, before: str = "") -> str:
+    """Gives the dotted name of a flag or key, which may be a lone leaf name or a Lit-GPT spelling.
 
-
-@dataclasses.dataclass(frozen=True)
-class Leaf:
-    """One leaf as the parser needs it."""
-
-    type: Any
-    default: Any
-    help: str
-    verbatim: bool = False
-    secret: bool = False
-
-    @property
-    def text_type(self) -> type[str] | type[Path] | None:
-        """Text or path, optional or not: the type checker would read YAML into them; None for every other type."""
-        types = set(typing.get_args(self.type) or [self.type]) - {type(None)}
-        return types.pop() if types in ({str}, {Path}) else None
-
-    @property
-    def is_optional(self) -> bool:
-        """Whether null is a value."""
-        return type(None) in typing.get_args(self.type)
-
-    @property
-    def is_list(self) -> bool:
-        """Whether `q,v` on the command line means a list."""
-        return typing.get_origin(self.type) in (tuple, list)
-
-    @property
-    def is_mapping(self) -> bool:
-        """Whether `a=b,c=d` on the command line means a mapping."""
-        return any(typing.get_origin(part) is dict for part in (self.type, *typing.get_args(self.type)))
-
-
-def _headings(kind: type[Any]) -> dict[str, str]:
-    """Gives the heading of each section."""
-    types = typing.get_type_hints(kind)
-    return {
-        field.name: field.metadata["help"]
-        for field in dataclasses.fields(kind)
-        if dataclasses.is_dataclass(types[field.name])
-    }
-
-
-def _full_name(name: str, fields: dict[str, Leaf], origin: str) -> str:
-    """Gives the dotted name of a flag or key, which may be a lone leaf name or a Lit-GPT spelling."""
+    Args:
+        name: as it was written, less `before`.
+        fields: all that there are.
+        origin: where it was written.
+        before: `sweep.`, where that stood before it.
+    """
     if name in fields:
-        return name
+        return before + name
     if name.startswith(PREFIX) and "sweep_jobs" in fields:
-        return PREFIX + _full_name(name.removeprefix(PREFIX), fields, origin)
+        return _full_name(name.removeprefix(PREFIX), fields, origin, PREFIX)
     leaf = LIT_GPT_NAMES.get(name, name)
     found = [full for full in fields if full.rpartition(".")[2] == leaf]
     if len(found) == 1:
-        return found[0]
+        return before + found[0]
     if found:
-        raise ConfigError(f'"{name}" in {origin} could be {" or ".join(found)}; write the one you mean.')
+        raise ConfigError(f'"{before}{name}" in {origin} could be {" or ".join(found)}; write the one you mean.')
     below = next((full for full in fields if full.startswith(f"{name}.")), None)
     if below:
-        what, mend = (f"--{name}", f"--{below} VALUE") if origin == COMMAND_LINE else (f'"{name}" in {origin}', below)
+        what, mend = f'"{before}{name}" in {origin}', before + below
+        if origin == COMMAND_LINE:
+            what, mend = f"--{before}{name}", f"--{before}{below} VALUE"
         raise ConfigError(f"{what} is a section, not a value; set the keys in it, such as {mend}.")
     known = [*fields, *(full.rpartition(".")[2] for full in fields), *_sections(fields)]
-    what = f"flag --{name}" if origin == COMMAND_LINE else f'key "{name}" in {origin}'
-    raise ConfigError(f"Unknown {what}.{did_you_mean(name, known)}")
+    what = f"flag --{before}{name}" if origin == COMMAND_LINE else f'key "{before}{name}" in {origin}'
+    meant = OTHERS_NAMES.get(name.rpartition(".")[2])
+    hint = f' Did you mean "{before}{meant}"?' if meant in fields else did_you_mean(name, known, before)
+    raise ConfigError(f"Unknown {what}.{hint}")
 
 
 def _sections(fields: dict[str, Leaf]) -> list[str]:
@@ -209,7 +219,7 @@ def _sections(fields: dict[str, Leaf]) -> list[str]:
 
 
 def _read_flags(args: Sequence[str], fields: dict[str, Leaf]) -> dict[str, Given]:
-    """Reads `--name value` and `--name=value`; every flag but --help and --print_config takes one value."""
+    """Reads `--name value` and `--name=value`; every flag takes one value, of which only true may be left out."""
     given: dict[str, Given] = {}
     words = list(args)
     while words:
@@ -224,10 +234,12 @@ def _read_flags(args: Sequence[str], fields: dict[str, Leaf]) -> dict[str, Given
             continue
         full = name if name == "config" else _full_name(name, fields, COMMAND_LINE)
         if not equals:
-            if not words or _is_flag(words[0], fields):
-                example = f", such as --{name} true" if full in fields and fields[full].type is bool else ""
-                raise ConfigError(f"--{name} needs a value{example}.")
-            text = words.pop(0)
+            if words and not _is_flag(words[0], fields):
+                text = words.pop(0)
+            elif full in fields and fields[full].type is bool:
+                text = "true"
+            else:
+                raise ConfigError(f"--{name} needs a value.")
         if full in given:
             raise ConfigError(f"--{name} is given twice.")
         given[full] = Given(text, f"--{name}")
@@ -236,12 +248,17 @@ def _read_flags(args: Sequence[str], fields: dict[str, Leaf]) -> dict[str, Given
 
 def _read_file(path: Path, fields: dict[str, Leaf]) -> dict[str, Given]:
     """Reads a YAML file of nested sections, dotted names or lone leaf names."""
+    return _read_values(load_yaml(path), fields, str(path))
+
+
+def _read_values(values: dict[str, Any], fields: dict[str, Leaf], origin: str) -> dict[str, Given]:
+    """Gives nested sections, dotted names or lone leaf names by their dotted names."""
     given: dict[str, Given] = {}
-    for name, value in _flatten(load_yaml(path), fields):
-        full = _full_name(name, fields, str(path))
+    for name, value in _flatten(values, fields):
+        full = _full_name(name, fields, origin)
         if full in given:
-            raise ConfigError(f"{path} sets {full} twice.")
-        given[full] = Given(value, f"{name} in {path}")
+            raise ConfigError(f"{origin} sets {full} twice.")
+        given[full] = Given(value, f"{name} in {origin}")
     return given
 
 
@@ -269,23 +286,22 @@ def _flatten(values: dict[str, Any], fields: dict[str, Leaf], prefix: str = "") 
     return found
 
 
-def _build_parser(fields: dict[str, Leaf], headings: dict[str, str], prog: str, description: str) -> ArgumentParser:
-    """Builds the type checker and help writer."""
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, formatter_class=_HelpFormatter)
-    parser.add_argument("--config", metavar="FILE", help="a YAML file with any of the flags; flags override it")
-    parser.add_argument("--print_config", action="store_true", help="print the resulting YAML and stop")
-    groups = {name: parser.add_argument_group(f"{name}: {text}") for name, text in headings.items()}
+def _build_parser(fields: dict[str, Leaf]) -> ArgumentParser:
+    """Builds the type checker."""
+    from jsonargparse import ArgumentParser  # 0.1 s, which --help need not pay
+
+    parser = ArgumentParser(exit_on_error=False)
     for name, field in fields.items():
-        group = groups.get(name.partition(".")[0] if "." in name else "", parser)
         default = None if field.default is REQUIRED else field.default
         kind = field.type | None if field.default is REQUIRED else field.type
-        text = f"{field.help} (required)" if field.default is REQUIRED else field.help
-        group.add_argument(f"--{name}", type=kind, default=default, help=text)
+        parser.add_argument(f"--{name}", type=kind, default=default)
     return parser
 
 
 def _check_types(parser: ArgumentParser, fields: dict[str, Leaf], given: dict[str, Given]) -> Namespace:
     """Converts every value to its field's type, or says which one cannot be."""
+    from jsonargparse import ArgumentError
+
     namespace = parser.parse_args([])
     for name, value in given.items():
         field = fields[name]

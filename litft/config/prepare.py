@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from litft.config.fields import REQUIRED, leaf, require_seed
+from litft.config.contents import ListConfig
+from litft.config.fields import REQUIRED, leaf, require_at_least, require_seed
 from litft.errors import ConfigError, did_you_mean
 
 TRAIN_ON = ("completions", "all", "last")
@@ -75,8 +76,7 @@ class Preparation:
         self._check_train_on()
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must be from 0 to 1.")
-        if self.option_orders < 0:
-            raise ConfigError(f"option_orders is {self.option_orders}; it must be at least 0.")
+        require_at_least("", self, {"option_orders": 0})
         if self.shard is not None and (self.part is None or not 1 <= self.part[0] <= self.part[1]):
             raise ConfigError(f"shard is {self.shard}; it must be one of n parts, counted from 1, such as 1/8 to 8/8.")
 
@@ -156,8 +156,7 @@ class PrepareTasksConfig(PrepareFileConfig):
             ConfigError: naming the field and its value.
         """
         super().__post_init__()
-        if self.rows_per_task is not None and self.rows_per_task < 1:
-            raise ConfigError(f"rows_per_task is {self.rows_per_task}; it must be at least 1.")
+        require_at_least("", self, {"rows_per_task": 1})
         if min(self.examples) < 0:
             raise ConfigError(f"examples is {','.join(map(str, self.examples))}; no count can be negative.")
 
@@ -191,9 +190,9 @@ class PrepareTokensConfig(PrepareFileConfig):
     )
 
 
-@dataclass(frozen=True)
-class PrepareListConfig:
-    """Nothing is told: all datasets are shown."""
+@dataclass(frozen=True, kw_only=True)
+class PrepareListConfig(ListConfig):
+    """Which datasets are shown."""
 
 
 Preparations = PrepareConfig | PrepareFileConfig

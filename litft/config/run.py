@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from litft.config.fields import REQUIRED, leaf, require_at_least, require_seed, section
+from litft.config.loggers import LOGGERS, OWN, check_loggers
 from litft.config.optim import OptimConfig
 from litft.config.train import EvalConfig, FullTrainConfig, TrainConfig
 from litft.errors import ConfigError
@@ -106,6 +107,10 @@ class RunConfig:
     dry_run: bool = leaf(False, "check everything, tell steps, memory and work, and stop: litft plan")
     measure: bool = leaf(False, "with dry_run: load the weights too and time a step")
     seed: int = leaf(1337, "of the order of examples, dropout and sampling")
+    logger: tuple[str, ...] = leaf((OWN,), f"also tell the run to any of {', '.join(LOGGERS)}; {OWN} is always written")
+    log_model: bool | Literal["auto"] = leaf(
+        "auto", "send final/ to wandb and mlflow at the end; auto: where it is below 1 GiB"
+    )
     sweep_jobs: int = leaf(
         1, "of a sweep (--sweep.LEAF A,B runs every combination): so many runs at a time, each on GPUs of its own"
     )
@@ -125,6 +130,7 @@ class RunConfig:
             ConfigError: naming it.
         """
         require_seed(self.seed)
+        check_loggers(self.logger)
         if self.train.micro_batch_size == "auto" and self.processes > 1:
             raise ConfigError(
                 f"train.micro_batch_size is auto and devices x num_nodes is {self.processes}; ask litft plan, and "
@@ -132,9 +138,7 @@ class RunConfig:
             )
         if self.measure and not self.dry_run:
             raise ConfigError("measure is true, which is for --dry_run true and litft plan; leave it out.")
-        for name in ("devices", "num_nodes", "sweep_jobs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        require_at_least("", self, dict.fromkeys(("devices", "num_nodes", "sweep_jobs"), 1))
         if self.processes > self.train.global_batch_size:
             raise ConfigError(
                 f"devices x num_nodes is {self.processes} and train.global_batch_size is "

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from litft.config.answer import Precision
-from litft.config.fields import REQUIRED, leaf
+from litft.config.answer import DRAFT_HELP, DRAFT_TOKENS_HELP, Precision
+from litft.config.fields import REQUIRED, leaf, require_at_least
 from litft.config.run import Quantize
 from litft.errors import ConfigError, did_you_mean
 
@@ -29,6 +29,8 @@ class ServeConfig:
     name: str | None = leaf(None, "what clients call the model (default: the folder's name)")
     precision: Precision | None = leaf(None, "default: that of the weights")
     quantize: Quantize = leaf("none", "keep the linear layers of the blocks in 4 or 8 bits, as in litft finetune")
+    draft_dir: Path | None = leaf(None, DRAFT_HELP)
+    draft_tokens: int = leaf(4, DRAFT_TOKENS_HELP)
     slots: int = leaf(16, "requests that are answered at the same time; each takes memory for max_seq_length tokens")
     max_seq_length: int | None = leaf(
         None, f"most tokens of prompt and answer together (default: the model's context, at most {USUAL_ROOM})"
@@ -53,11 +55,15 @@ class ServeConfig:
                 raise ConfigError(f'api has "{name}"; there are {", ".join(APIS)}.{did_you_mean(name, APIS)}')
         if not self.api:
             raise ConfigError(f"api is empty; give one or more of {', '.join(APIS)}.")
-        least = {"slots": 1, "max_seq_length": 2, "max_new_tokens": 1, "max_waiting": 0, "max_body_mb": 1}
-        for name, bound in {**least, "shutdown_seconds": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ConfigError(f"{name} is {value}; it must be at least {bound}.")
+        least = {
+            "slots": 1,
+            "max_seq_length": 2,
+            "max_new_tokens": 1,
+            "max_waiting": 0,
+            "max_body_mb": 1,
+            "draft_tokens": 1,
+        }
+        require_at_least("", self, {**least, "shutdown_seconds": 0})
         if not 0 <= self.port <= LAST_PORT:
             raise ConfigError(f"port is {self.port}; it must be from 0 to {LAST_PORT}.")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from litft.config.answer import Precision
-from litft.config.fields import REQUIRED, leaf
+from litft.config.fields import REQUIRED, leaf, require_at_least
 from litft.config.run import Quantize
 from litft.errors import ConfigError
 
@@ -35,8 +35,7 @@ class SubmittedConfig:
             ConfigError: naming the field and its value.
         """
         require_repo("base_repo", self.base_repo)
-        if self.max_seq_length is not None and self.max_seq_length < 2:
-            raise ConfigError(f"max_seq_length is {self.max_seq_length}; it must be at least 2.")
+        require_at_least("", self, {"max_seq_length": 2})
 
     def serve_flags(self) -> list[str]:
         """Gives the flags of `litft serve` that these fields are."""

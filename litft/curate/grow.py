@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from litft.asking.asker import Question, Remembering
 from litft.asking.local import open_asker
 from litft.checkpoint.disk import atomic_path, sha256_file
@@ -26,6 +24,7 @@ from litft.curate.tasks import Instance, Task
 from litft.data.reading.rows import Rejected, Row
 from litft.data.sources.self_instruct import read_self_instruct
 from litft.errors import DataError
+from litft.terminal.bars import Bar
 from litft.text.rouge import nearest, words_of
 
 Report = Callable[[str], None]
@@ -97,7 +96,7 @@ class Growth:
     def run(self) -> None:
         """Asks until there are tasks enough, or none come any more."""
         barren = 0
-        with tqdm(total=self._config.count, desc="growing", unit=" tasks", disable=None) as bar:
+        with Bar("growing", self._config.count, "tasks") as bar:
             while len(self.grown) < self._config.count and barren < self._config.patience:
                 before = len(self.grown)
                 self._step()

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from litft.asking.asker import Question, Remembering, Reply
 from litft.asking.endpoint import Endpoint
 from litft.checkpoint.journal import Journal
@@ -24,6 +22,7 @@ from litft.curate.rating import HIGHEST, LOWEST, fill_prompt, read_prompt, read_
 from litft.data.store import TRAIN_FILE
 from litft.data.texts import TextReader, require_tokenizer
 from litft.errors import GenerationError
+from litft.terminal.bars import tracked
 
 Report = Callable[[str], None]
 
@@ -62,7 +61,7 @@ def judge(config: JudgeConfig, report: Report = lambda message: None) -> Path:
     questions = []
     for data in judged.values():
         reader = TextReader(data, tokenizer)
-        for row in tqdm(range(len(data)), desc="reading", unit=" rows", disable=None):
+        for row in tracked(range(len(data)), "reading", "rows"):
             questions.append(Question(fill_prompt(prompt, reader.read(row)), config.max_new_tokens))
     with Journal(destination / REPLIES_FILE) as journal:
         remembering = Remembering(asker, journal)

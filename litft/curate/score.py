@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from litft.api import own_precision
 from litft.checkpoint.disk import weights_sha256
@@ -31,6 +30,7 @@ from litft.data.store import TRAIN_FILE, check_data_fits
 from litft.errors import ConfigError, DataError
 from litft.methods.load import load_finetuned, weights_files
 from litft.model.gpt import GPT
+from litft.terminal.bars import Bar
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
@@ -48,8 +48,6 @@ _CHANGED = {
     "precision": "another --precision ({})",
     "begin": "another token before an answer alone ({})",
 }
-
-BAR = {"desc": "scoring", "unit": " rows", "disable": None}
 
 
 def score(config: ScoreConfig, report: Report = lambda message: None) -> Path:
@@ -115,7 +113,7 @@ def _measure(
 ) -> None:
     """Adds the losses of all rows that have none yet, to the journal too."""
     alone = work["begin"] if config.by == "ifd" else None
-    with tqdm(total=folder.rows, initial=sum(map(len, losses.values())), **BAR) as bar:
+    with Bar("scoring", folder.rows, "rows", sum(map(len, losses.values()))) as bar:
         for name, data in folder.splits.items():
             known = losses.setdefault(name, {})
             for found in iter_row_losses(model, data, alone, config.micro_batch_size, known):

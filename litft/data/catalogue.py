@@ -8,25 +8,38 @@ from collections.abc import Callable, Iterator
 from litft.config.prepare import PrepareListConfig
 from litft.data.reading.rows import Source
 from litft.data.sources import SOURCES
+from litft.errors import ConfigError, did_you_mean
 
 HEAD = ("name", "rows", "answers by", "licence", "on the hub", "a row")
 ORIGINS = {"human": "people", "model": "a model", "unknown": "?"}
 
-# Widest cell of licence and schema; the rest of a longer one is in the README or in the dataset's file.
-LICENCE_CHARACTERS, SCHEMA_CHARACTERS = 36, 72
+# Widest line and cell of a licence; the rest of a longer one is in the README or in the dataset's file.
+# What a row is stands on a line of its own.
+WIDTH, LICENCE_CHARACTERS = 120, 25
+SCHEMA_INDENT = "    "
 
 
 def list_sources(config: PrepareListConfig, report: Callable[[str], None]) -> Iterator[str]:
-    """Gives the table of all datasets, line by line, ordered by name.
+    """Gives the table of all datasets, two lines for each, ordered by name.
 
     Args:
-        config: says nothing.
+        config: which of them.
         report: is not needed.
+
+    Raises:
+        ConfigError: none is like that.
     """
-    rows = [HEAD, *(_cells(source) for _, source in sorted(SOURCES.items()))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
+    wanted = (config.match or "").lower()
+    shown = [
+        row for row in (_cells(source) for _, source in sorted(SOURCES.items())) if wanted in " ".join(row).lower()
+    ]
+    if not shown:
+        raise ConfigError(f"No dataset has {config.match} in its line.{did_you_mean(wanted, SOURCES)}")
+    rows = [HEAD, *shown]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD) - 1)]
+    for *cells, schema in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        yield f"{line}\n{SCHEMA_INDENT}{schema}\n"
 
 
 def _cells(source: Source) -> tuple[str, ...]:
@@ -37,5 +50,5 @@ def _cells(source: Source) -> tuple[str, ...]:
         ORIGINS[source.origin],
         textwrap.shorten(source.licence, LICENCE_CHARACTERS, placeholder=" ..."),
         source.repo_id or "--data_file",
-        textwrap.shorten(source.schema, SCHEMA_CHARACTERS, placeholder=" ..."),
+        textwrap.shorten(source.schema, WIDTH - len(SCHEMA_INDENT), placeholder=" ..."),
     )

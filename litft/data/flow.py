@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import pairwise, tee
 from pathlib import Path
 
-from tqdm import tqdm
-
 from litft.config.model import ModelConfig
 from litft.config.prepare import Preparations
 from litft.data.augment import augmented
@@ -21,6 +19,7 @@ from litft.data.kept import Kept, draw_of
 from litft.data.ledger import Ledger
 from litft.data.reading.rows import Rejected, Row, Source
 from litft.errors import DataError, TokenizerError
+from litft.terminal.bars import tracked
 from litft.text.encoding import Style
 from litft.text.new_tokens import NewTokens
 from litft.text.tokenizer import Tokenizer
@@ -62,7 +61,7 @@ def keep_rows(setting: Setting, gathering: Gathering) -> Kept:
     first: Example | None = None  # what copies were made of
     was_copy = False
     with _few_collections():
-        for row, example in tqdm(pairs, desc="preparing", unit=" rows", disable=None):
+        for row, example in tracked(pairs, "preparing", "rows"):
             is_copy = isinstance(row, Row) and row.is_copy
             ledger.rows_added += is_copy
             ledger.rows_copied += is_copy and not was_copy
@@ -101,6 +100,10 @@ def _keep(
     ledger.rows_dropped += not parts
     ledger.rows_split += max(len(parts) - 1, 0)
     ledger.turns_lost += fitted.lost_turns
+    if not parts or fitted.cut:
+        place = Rejected(row.line, "", file=row.file).place
+        what = f"{place} with {len(example.input_ids):,} tokens"
+        ledger.first_too_long.setdefault("cut" if parts else "left out", what)
     draw = draw_of(first) if len(parts) > 1 or setting.config.option_orders else None
     for part in parts:
         if not kept.add(part, draw, None if isinstance(row, Rejected) else row.score):

@@ -1,12 +1,15 @@
-"""What all pages that litft writes have in common: one file of HTML that asks for nothing else, without scripts.
+"""What all pages that litft writes have in common: one file of HTML that asks for nothing else.
 
-A page is light or dark as its reader's system is, and fits a phone. Each says in a line of its head which command wrote
-it; only such a page may be replaced.
+A page is light or dark as its reader's system is, and fits a phone. Its browser is told to fetch nothing, and to run no
+script but those that the page was written with, by their hashes; most have none. Each says in a line of its head which
+command wrote it; only such a page may be replaced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -45,33 +48,62 @@ def generator_of(command: str) -> str:
     return f'<meta name="generator" content="litft {command}">'
 
 
-def opening(title: str, command: str, style: str) -> Iterator[str]:
+def opening(title: str, command: str, style: str, scripts: Sequence[str] = ()) -> Iterator[str]:
     """Gives a page up to its first heading.
 
     Args:
         title: of the page.
         command: which wrote it.
         style: CSS that only its pages need.
+        scripts: all that may run on the page, as `script_element` writes them into it.
     """
     title = escape(title)
     yield f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{generator_of(command)}\n'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-    yield f"<title>{title}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+    yield f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">\n'
+    yield f"<title>{title}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
+    yield f"<header><h1>{title}</h1></header>\n"
 
 
-def contents(names: Iterable[str]) -> str:
-    """Gives links to the parts of a page."""
-    return "<nav>" + " ".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name in names) + "</nav>\n"
+def _policy(scripts: Sequence[str]) -> str:
+    """Says what a browser may do: nothing but the page's own style, and these scripts."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    allowed = "".join(f" 'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    rules = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    return f"{rules}; script-src{allowed}" if allowed else rules
 
 
-def heading(name: str) -> str:
-    """Gives the heading of a part, which a link leads to."""
-    return f'<h2 id="{_anchor(name)}">{escape(name)}</h2>\n'
+def script_element(script: str) -> str:
+    """Gives a script as it stands in a page, letter for letter, since its hash is that of its letters."""
+    assert "</script" not in script and "<!--" not in script
+    return f"<script>{script}</script>\n"
 
 
-def _anchor(name: str) -> str:
-    return escape(name.lower().replace(" ", "-").replace(",", ""))
+def contents(names: Iterable[str], within: str = "") -> str:
+    """Gives links to the parts of a page.
+
+    Args:
+        names: of the parts.
+        within: what `heading` was told of them, where it was.
+    """
+    links = " ".join(f'<a href="#{_anchor(name, within)}">{escape(name)}</a>' for name in names)
+    return f'<nav aria-label="{escape(f"{within} parts of this page".strip())}">{links}</nav>\n'
+
+
+def heading(name: str, level: int = 2, within: str = "") -> str:
+    """Gives the heading of a part, which a link leads to.
+
+    Args:
+        name: of the part.
+        level: 2, or 3 below another.
+        within: the part around it, where several have such a part.
+    """
+    return f'<h{level} id="{_anchor(name, within)}">{escape(name)}</h{level}>\n'
+
+
+def _anchor(name: str, within: str) -> str:
+    """Gives the name by which a link finds a part."""
+    return escape(f"{within} {name}".strip().lower().replace(" ", "-").replace(",", ""))
 
 
 def facts_list(facts: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -81,10 +113,16 @@ def facts_list(facts: Iterable[tuple[str, str]]) -> Iterator[str]:
     yield "</dl>\n"
 
 
-def table_part(table: Table) -> Iterator[str]:
-    """Gives a table under its heading; it scrolls by itself where it is wider than the page."""
-    title = escape(table.title)
-    yield f'{heading(table.title)}<div class="wide" tabindex="0" role="region" aria-label="{title}">'
+def table_part(table: Table, level: int = 2, within: str = "") -> Iterator[str]:
+    """Gives a table under its heading, of which `heading` says the rest."""
+    yield heading(table.title, level, within)
+    yield from plain_table(table, within)
+
+
+def plain_table(table: Table, within: str = "") -> Iterator[str]:
+    """Gives a table; it scrolls by itself where it is wider than the page."""
+    title = escape(f"{within} {table.title}".strip())
+    yield f'<div class="wide" tabindex="0" role="region" aria-label="{title}">'
     yield f"<table>\n<thead><tr>{_cells(table.head, 'col')}</tr></thead>\n<tbody>\n"
     for first, *rest in table.rows:
         yield f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>\n'
@@ -93,8 +131,8 @@ def table_part(table: Table) -> Iterator[str]:
 
 
 def _cells(texts: Iterable[str], scope: str) -> str:
-    """Gives the cells of a head."""
-    return "".join(f'<th scope="{scope}">{escape(text)}</th>' for text in texts)
+    """Gives the cells of a head; one that says nothing is no heading."""
+    return "".join(f'<th scope="{scope}">{escape(text)}</th>' if text else "<td></td>" for text in texts)
 
 
 def refuse_foreign(path: Path, command: str, flag: str) -> None:

@@ -6,8 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from tqdm import tqdm
-
 from litft.checkpoint.disk import atomic_path
 from litft.config.inspect import InspectConfig
 from litft.config.io import load_yaml
@@ -19,6 +17,7 @@ from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData,
 from litft.data.texts import find_tokenizer, require_tokenizer, saved_style
 from litft.data.view import ShownRow, View
 from litft.errors import DataError
+from litft.terminal.bars import tracked
 from litft.text.frames import Frames
 from litft.text.token_texts import TokenReader, TokenText
 from litft.text.tokenizer import Tokenizer
@@ -112,7 +111,7 @@ def _matching(config: InspectConfig, data: PreparedData, tokenizer: Tokenizer) -
     """Gives the rows whose text, special tokens left out, matches."""
     pattern = config.pattern()
     assert pattern is not None
-    numbers = tqdm(range(len(data)), desc="searching", unit=" rows", leave=False, disable=None)
+    numbers = tracked(range(len(data)), "searching", "rows", stays=False)
     found = [number for number in numbers if pattern.search(tokenizer.decode(data.row(number)[0].tolist()))]
     if not found:
         raise DataError(

@@ -27,12 +27,14 @@ class Rejections:
         reasons: each reason -> rows.
         left_out: the same, of those that do not count against `max_rejected_fraction`.
         first, first_faults: the first rows of all, and of those that count.
+        first_of: each reason that counts -> the first row with it.
     """
 
     reasons: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     first: list[Rejected] = field(default_factory=list)
     first_faults: list[Rejected] = field(default_factory=list)
+    first_of: dict[str, Rejected] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -46,7 +48,9 @@ class Rejections:
     def add(self, row: Rejected) -> None:
         """Counts a row."""
         self.reasons[row.reason] += 1
-        if not row.is_fault:
+        if row.is_fault:
+            self.first_of.setdefault(row.reason, row)
+        else:
             self.left_out[row.reason] += 1
         for rows in (self.first, self.first_faults) if row.is_fault else (self.first,):
             if len(rows) < LISTED_REJECTED:
@@ -76,6 +80,7 @@ class Ledger:
         found: how answers were found in their frame -> how many.
         turn_targets: tokens with loss of each first, second, ... answer.
         lengths: kept rows by their length, in `LENGTH_BINS` equal steps up to the longest allowed.
+        first_too_long: what became of rows that were too long, "left out" or "cut" -> the first and its tokens.
     """
 
     rows_read: int = 0
@@ -100,6 +105,7 @@ class Ledger:
     found: Counter[str] = field(default_factory=Counter)
     turn_targets: Counter[int] = field(default_factory=Counter)
     lengths: list[int] = field(default_factory=list)
+    first_too_long: dict[str, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int | float]:
         """Gives the numbers under their names in the manifest.

@@ -68,8 +68,12 @@ def table_lines(table: Table) -> Iterator[str]:
 def _lengths(lengths: list[tuple[str, int]]) -> Iterator[str]:
     """Draws the histogram."""
     highest, wide = max(count for _, count in lengths), max(len(name) for name, _ in lengths)
-    for name, count in lengths:
-        yield f"  {name:>{wide}}  {count:>7,}  {'#' * -(-count * BAR // highest)}".rstrip() + "\n"
+    filled = [place for place, (_, count) in enumerate(lengths) if count]
+    for place, (name, count) in enumerate(lengths):
+        if count or place - 1 in filled or place + 1 in filled:
+            yield f"  {name:>{wide}}  {count:>7,}  {'#' * -(-count * BAR // highest)}".rstrip() + "\n"
+        elif place and lengths[place - 1][1] == 0 and place - 2 in filled:
+            yield f"  {'...':>{wide}}\n"
 
 
 def _step(step: ShownStep) -> Iterator[str]:

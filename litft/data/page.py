@@ -47,7 +47,7 @@ _STYLE = """
 .end .t { background: var(--end); border-bottom: 2px double var(--edge); }
 .t.special { border: 1px solid var(--edge); border-radius: .3rem; padding: 0 .25rem; font-weight: bold; }
 .t small { display: none; unicode-bidi: isolate; color: var(--soft); font-size: .7rem; padding-left: .2rem; }
-#numbers:checked ~ main small { display: inline; }
+main:has(#numbers:checked) small { display: inline; }
 #numbers { width: 1.1rem; height: 1.1rem; vertical-align: text-bottom; }
 .note { border-left: 4px solid var(--edge); padding-left: .6rem; }
 @media (max-width: 40rem) { .run { grid-template-columns: 1fr; } .name b { display: inline; margin-right: .4rem; } }
@@ -67,8 +67,8 @@ def _page(view: View) -> Iterator[str]:
     """Gives the page in pieces."""
     yield from opening(view.title, COMMAND, _STYLE)
     yield contents(_headings(view))
-    yield '<input type="checkbox" id="numbers"> <label for="numbers">show position and id of each token</label>\n'
-    yield f"<main>\n{heading(SETTINGS)}"
+    yield '<main>\n<input type="checkbox" id="numbers"> '
+    yield f'<label for="numbers">show position and id of each token</label>\n{heading(SETTINGS)}'
     yield from facts_list(view.facts)
     for table in view.tables:
         yield from table_part(table)

@@ -29,7 +29,7 @@ from litft.data.publish import publish, refuse_taken
 from litft.data.reading.hub import file_labels, find_files
 from litft.data.reading.local import folder_faults
 from litft.data.sources import SOURCES
-from litft.data.store import FORMAT, TEST_FILE, TRAIN_FILE
+from litft.data.store import FORMAT, MANIFEST_FILE, TEST_FILE, TRAIN_FILE
 from litft.data.vocabulary import extend_tokenizer
 from litft.errors import DataError, did_you_mean
 from litft.text.conversation import dialogue
@@ -272,8 +272,12 @@ def _report_reading(setting: Setting, gathering: Gathering, report: Report) -> N
 def _report(setting: Setting, ledger: Ledger, report: Report) -> None:
     """Tells the user what became of the rows."""
     report(f"{setting.source.name} -> {setting.destination}, prompt style {setting.style.name}\n{ledger.table()}")
-    for row in ledger.rejected.first_faults[:SHOWN_REASONS]:
-        report(f"rejected {row.place}: {row.reason}")
+    firsts = list(ledger.rejected.first_of.values())
+    for row in firsts[:SHOWN_REASONS]:
+        more = ledger.rejected.reasons[row.reason] - 1
+        report(f"rejected {row.place}: {row.reason}" + (f", as {more:,} more" if more else ""))
+    if len(firsts) > SHOWN_REASONS:
+        report(f"rejected for {len(firsts) - SHOWN_REASONS:,} other reasons too; {MANIFEST_FILE} counts them")
     for reason, count in ledger.rejected.left_out.most_common(SHOWN_REASONS):
         report(f"left out {count:,} times: {reason}")
     for note, count in ledger.notes.most_common():
@@ -292,10 +296,11 @@ def _warn(setting: Setting, ledger: Ledger, report: Report) -> None:
         report(f"WARNING: {fault}")
     encoded = ledger.rows_kept_train + ledger.rows_kept_test + ledger.rows_duplicate + ledger.rows_dropped
     for count, what in ((ledger.rows_dropped, "left out"), (ledger.rows_cut, "cut")):
-        if count > LOUD_SHARE * encoded:
+        if count:
             report(
-                f"WARNING: {count} of {encoded} rows ({count / encoded:.0%}) are longer than {setting.max_seq_length} "
-                f"tokens and were {what}; {_length_advice(setting)}."
+                f"{'WARNING: ' if count > LOUD_SHARE * encoded else ''}{count} of {encoded} rows "
+                f"({count / encoded:.0%}) are longer than {setting.max_seq_length} tokens and were {what}, the first "
+                f"of them {ledger.first_too_long[what]}; {_length_advice(setting)}."
             )
     if ledger.prompts_not_served:
         report(

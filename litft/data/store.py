@@ -213,9 +213,20 @@ def check_data_fits(data: PreparedData, tokenizer: Tokenizer, checkpoint_dir: Pa
         folder, dataset = data.path.parent, data.meta.get("dataset", "DATASET")
         raise DataError(
             f"{data.path} was prepared with the tokenizer of {data.meta.get('checkpoint', 'another model')}, not with "
-            f"that of {checkpoint_dir}; run `litft prepare {dataset} --checkpoint_dir {checkpoint_dir} "
-            f"--destination_path {folder} --overwrite true`."
+            f"that of {checkpoint_dir}; prepare the rows for this model too, beside the others: `litft prepare "
+            f"{dataset} --checkpoint_dir {checkpoint_dir}{_file_flag(folder, dataset)} --destination_path "
+            f"{folder}-{checkpoint_dir.resolve().name}`, with the other flags as they were."
         )
+
+
+def _file_flag(folder: Path, dataset: str) -> str:
+    """Gives the flag that names the rows, where they were no published dataset."""
+    path = folder / MANIFEST_FILE
+    manifest = load_yaml(path) if path.is_file() else {}
+    source = (manifest.get("sources") or {}).get(dataset)
+    if not isinstance(source, dict) or source.get("repo_id") is not None or not source.get("files"):
+        return ""
+    return f" --data_file {source['files'][0].get('file', 'FILE')}"
 
 
 def _check_ids(data: PreparedData, tokenizer: Tokenizer) -> None:

@@ -70,7 +70,7 @@ def demo(config: DemoConfig, report: Report) -> None:
         f"\nExact match on {len(held_out)} unseen rows: {scores['before']:.1%} before, {scores['after']:.1%} after; "
         f"{seconds:.0f} s in all.\n"
         f"  {model_dir}  the base model\n  {data_dir}  the prepared rows and their ledger\n"
-        f"  {run_dir}  the run: logs/metrics.csv, samples.jsonl, summary.json, final/, merged/"
+        f"  {run_dir}  the run: report.html, final/, merged/, and the numbers that the report shows"
     )
 
 

@@ -7,8 +7,6 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
-from tqdm import tqdm
-
 from litft.asking.asker import Reply
 from litft.checkpoint.journal import Journal
 from litft.errors import DataError
@@ -16,6 +14,7 @@ from litft.evaluate.subject import Subject
 from litft.generate.engine import Engine
 from litft.generate.request import Answer, Request
 from litft.generate.sample import Sampling
+from litft.terminal.bars import Bar
 
 Prompt = tuple[int, ...]
 
@@ -71,8 +70,7 @@ class Answers:
         room = min(max(map(len, left.values())) + self._longest, subject.config.block_size)
         engine = Engine(subject.llm.model, subject.tokenizer, min(self._slots, len(left)), room)
         requests = (Request(prompt, self._longest, Sampling(), ends, stop) for prompt in left.values())
-        bar = tqdm(total=len(left), desc=f"{subject.name} answers", unit=" answers", disable=None)
-        with bar:
+        with Bar(subject.name, len(left), "answers") as bar:
             for key, answer in zip(left, engine.run(requests), strict=True):
                 self._keep(key, _reply(answer))
                 self.asked += 1

@@ -48,7 +48,7 @@ def evaluate(config: EvaluateConfig, report: Report = lambda message: None) -> I
     refuse_foreign(page, COMMAND, "out_dir would write")
     tables: list[Table] = []
     if rows is not None:
-        compared = compare(config, subjects, rows, asked, place.with_name(f"{place.name}.answers.jsonl"))
+        compared = compare(config, subjects, rows, asked, place.with_name(f"{place.name}.answers.jsonl"), report)
         tables += compared.tables()
         _write(page, compared, config, report)
     if tasks is not None:
@@ -92,7 +92,7 @@ def _page(compared: Compared, config: EvaluateConfig) -> str:
         facts.append((str(model["checkpoint"]), f"{model['precision']}, quantize {model['quantize']}, sha256 {sums}"))
     title = f"{' beside '.join(compared.foreseen)} on {compared.rows.data.path}"
     comparisons = [_comparison(compared, place, row) for place, row in enumerate(compared.asked)]
-    return page_of(title, COMMAND, facts, compared.tables(), "Answers", comparisons)
+    return "".join(page_of(title, COMMAND, facts, compared.tables(), "Answers", comparisons))
 
 
 def _comparison(compared: Compared, place: int, row: AskedRow) -> Comparison:

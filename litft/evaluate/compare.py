@@ -108,7 +108,12 @@ def _foreseen_dict(found: dict[str | None, Foreseen]) -> dict[str, Any]:
 
 
 def compare(
-    config: EvaluateConfig, subjects: Sequence[Subject], rows: Rows, asked: list[AskedRow], answers_file: Path
+    config: EvaluateConfig,
+    subjects: Sequence[Subject],
+    rows: Rows,
+    asked: list[AskedRow],
+    answers_file: Path,
+    report: Report,
 ) -> Compared:
     """Measures each model with the same rows, one model in memory at a time.
 
@@ -118,6 +123,7 @@ def compare(
         rows: all of them can be measured with.
         asked: those to be answered.
         answers_file: keeps every answer, so that none is written twice.
+        report: told how many were there already.
     """
     foreseen: dict[str, dict[str | None, Foreseen]] = {}
     replies: dict[str, list[Reply]] = {}
@@ -132,5 +138,7 @@ def compare(
                 prompts = [row.prompt for row in asked]
                 ends = stop_ids(subject.tokenizer, style)
                 replies[subject.name] = answers.of(subject, prompts, ends, style.stop)
+            if kept := len(asked) - answers.asked:
+                report(f"{kept:,} of {len(asked):,} answers of {subject.name} were kept in {answers_file} and read.")
         subject.release()
     return Compared(rows, asked, foreseen, replies, [subject.facts() for subject in subjects])

@@ -9,6 +9,7 @@ from typing import Any
 
 from litft.asking.asker import Reply
 from litft.config.evaluate import PairwiseConfig
+from litft.data.reading.lines import iter_json_lines, iter_prompts
 from litft.data.store import PreparedData
 from litft.data.texts import require_tokenizer, saved_style
 from litft.errors import DataError
@@ -125,48 +126,27 @@ def _of_rows(data: PreparedData, contestants: Sequence[Contestant]) -> list[Prom
 
 def _read_prompts(path: Path) -> list[str]:
     """Gives the prompts of a file."""
-    lines = [line for line in _read(path, "prompt_file").splitlines() if line.strip()]
-    if path.suffix == ".jsonl":
-        lines = [_text(path, number, line, "prompt") for number, line in enumerate(lines, start=1)]
-    if not lines:
+    prompts = [_text(path, number, row, "prompt") for number, row in iter_prompts(path.expanduser())]
+    if not prompts:
         raise DataError(f"prompt_file {path} holds no prompts.")
-    return lines
+    return prompts
 
 
 def _read_answers(path: Path) -> dict[str, str]:
     """Gives the answers of a file by their prompts."""
-    lines = [line for line in _read(path, "answers").splitlines() if line.strip()]
-    if not lines:
+    rows = list(iter_json_lines(path.expanduser()))
+    if not rows:
         raise DataError(f"{path} holds no answers.")
-    return {
-        _text(path, number, line, "prompt").strip(): _text(path, number, line, "answer")
-        for number, line in enumerate(lines, start=1)
-    }
+    return {_text(path, number, row, "prompt").strip(): _text(path, number, row, "answer") for number, row in rows}
 
 
-def _read(path: Path, what: str) -> str:
-    """Gives the text of a file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        return path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The {what} {path} cannot be read: {error}.") from error
-
-
-def _text(path: Path, number: int, line: str, field: str) -> str:
-    """Gives a text of one line of JSON.
+def _text(path: Path, number: int, row: dict[str, Any], field: str) -> str:
+    """Gives a text of one row.
 
     Raises:
         DataError: it has none, with its number.
     """
-    try:
-        values: Any = json.loads(line)
-    except ValueError:
-        values = None
-    text = values.get(field) if isinstance(values, dict) else None
+    text = row.get(field)
     if not isinstance(text, str):
         raise DataError(f'{path}, line {number} has no text "{field}"; a line is {{"prompt": "...", "answer": "..."}}.')
     return text

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from tqdm import tqdm
 
 from litft.api import conversation_of
 from litft.errors import GenerationError
@@ -22,6 +21,7 @@ from litft.evaluate.subject import Subject
 from litft.generate.engine import Engine
 from litft.generate.request import Request
 from litft.generate.sample import Sampling
+from litft.terminal.bars import Bar
 from litft.text.conversation import ASSISTANT, SYSTEM, Conversation, Message, StyleError
 from litft.text.encoding import encode_conversation, encode_prompt, stop_ids, text_of_end
 
@@ -143,7 +143,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc] # the harness has no types
         """Gives log-probability and greediness of each continuation, in their order."""
         pairs = [Pair(tuple(context), tuple(text)) for _, context, text in requests]
         found: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
-        with tqdm(total=len(pairs), desc="likelihoods", unit=" texts", disable=disable_tqdm or None) as bar:
+        with Bar("likelihoods", len(pairs), "texts", is_shown=not disable_tqdm) as bar:
             for number, likelihood in likelihoods(self._subject.llm.model, pairs, self._at_once):
                 found[number] = (likelihood.logprob, likelihood.is_greedy)
                 bar.update()
@@ -168,8 +168,12 @@ class HarnessModel(TemplateLM):  # type: ignore[misc] # the harness has no types
         made = [self._request(*request.args) for request in requests]
         room = max((len(each.prompt_ids) + each.max_new_tokens for each in made), default=1)
         engine = Engine(self._subject.llm.model, self._subject.tokenizer, self._slots, room)
-        bar = tqdm(engine.run(made), total=len(made), desc="answers", unit=" answers", disable=disable_tqdm or None)
-        return [answer.text for answer in bar]
+        found = []
+        with Bar("answers", len(made), "answers", is_shown=not disable_tqdm) as bar:
+            for answer in engine.run(made):
+                found.append(answer.text)
+                bar.update()
+        return found
 
     def _request(self, context: str, settings: Mapping[str, Any]) -> Request:
         """Gives what a task asks for as the engine takes it; a prompt that is too long is cut from the left."""

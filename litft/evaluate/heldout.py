@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from litft.data.batches import Batching, collate, split_rows
 from litft.data.overview import source_names
 from litft.data.store import PreparedData
 from litft.generate.sample import evaluating
 from litft.model.gpt import GPT
+from litft.terminal.bars import Bar
 from litft.train.loss import chunk_tokens, sum_loss_and_correct
 
 
@@ -72,7 +72,7 @@ def measure(
         groups.setdefault(int(data.source[row]), []).append(row)
     batching, names = Batching(micro_batch_size, longest, packed=True), source_names(data)
     sums: dict[str, tuple[int, float, float, int]] = {}
-    with tqdm(total=len(rows), desc="measuring", unit=" rows", disable=None) as bar:
+    with Bar("measuring", len(rows), "rows") as bar:
         for source, group in sorted(groups.items()):
             sums[names[source]] = (len(group), *_sums(model, data, group, batching, bar))
     whole = (sum(parts) for parts in zip(*sums.values(), strict=True))
@@ -88,7 +88,7 @@ def _means(rows: int, loss: float, correct: float, tokens: int) -> Foreseen:
 
 
 def _sums(
-    model: GPT, data: PreparedData, rows: Sequence[int], batching: Batching, bar: tqdm[None]
+    model: GPT, data: PreparedData, rows: Sequence[int], batching: Batching, bar: Bar
 ) -> tuple[float, float, int]:
     """Gives the sum of losses, how many targets were likeliest, and how many there are."""
     device = next(model.parameters()).device

@@ -25,7 +25,19 @@ from litft.evaluate.contest import Contestant, Prompt, open_prompts
 from litft.evaluate.page import Comparison, Text, page_of
 from litft.evaluate.rates import Tally, tally
 from litft.evaluate.subject import Subject
-from litft.evaluate.verdicts import FLIP, TIE, UNANSWERED, UNREADABLE, A, B, Outcome, ask_text, outcome_of, read_verdict
+from litft.evaluate.verdicts import (
+    EMPTY,
+    FLIP,
+    TIE,
+    UNANSWERED,
+    UNREADABLE,
+    A,
+    B,
+    Outcome,
+    ask_text,
+    outcome_of,
+    read_verdict,
+)
 
 Report = Callable[[str], None]
 
@@ -174,10 +186,16 @@ def _refuse_unreadable(outcomes: Sequence[Outcome], name: str, kept: Path) -> No
     verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts]
     if not verdicts or any(verdict.side is not None for verdict in verdicts):
         return
+    advice = "let another model judge, or give it more room with --judge_tokens"
+    if all(verdict.reason == EMPTY for verdict in verdicts):
+        advice = (
+            "all are empty: a base model without a chat template ends at once, so let a chat model judge; one that "
+            "thinks first may have used up its tokens, so give it more with --judge_tokens"
+        )
     raise GenerationError(
         f"None of the first {len(verdicts)} replies of {name} is a verdict ({json.dumps(verdicts[0].reason)}), "
-        'which is JSON such as {"reason": "...", "better": "1"}; let another model judge, or give it more room with '
-        f"--judge_tokens. These replies are not asked for again as long as {kept} holds them."
+        f'which is JSON such as {{"reason": "...", "better": "1"}}; {advice}. These replies are not asked for again as '
+        f"long as {kept} holds them."
     )
 
 
@@ -251,7 +269,7 @@ def _page(judgement: Judgement, config: PairwiseConfig) -> str:
     verdicts = Table("Verdicts", ("prompt", "outcome", "a first", "b first"), lines)
     comparisons = [_comparison(number, pair, (a, b)) for number, pair in enumerate(judgement.pairs)]
     tables = [counts_table(judgement), verdicts]
-    return page_of(title_of(judgement), COMMAND, facts, tables, "Pairs side by side", comparisons)
+    return "".join(page_of(title_of(judgement), COMMAND, facts, tables, "Pairs side by side", comparisons))
 
 
 def _line(pair: Pair) -> tuple[str, str, str]:

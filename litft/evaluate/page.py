@@ -62,8 +62,8 @@ def page_of(
     tables: Sequence[Table],
     part: str,
     comparisons: Sequence[Comparison],
-) -> str:
-    """Gives the page.
+) -> Iterator[str]:
+    """Gives the page in pieces.
 
     Args:
         title: of the page.
@@ -73,18 +73,6 @@ def page_of(
         part: the heading above the comparisons.
         comparisons: the questions with their answers; none: no such part.
     """
-    return "".join(_page(title, command, facts, tables, part, comparisons))
-
-
-def _page(
-    title: str,
-    command: str,
-    facts: Iterable[tuple[str, str]],
-    tables: Sequence[Table],
-    part: str,
-    comparisons: Sequence[Comparison],
-) -> Iterator[str]:
-    """Gives the page in pieces."""
     yield from opening(title, command, _STYLE)
     yield contents([*(table.title for table in tables), SETTINGS, *([part] if comparisons else [])])
     yield "<main>\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -77,13 +79,26 @@ def open_tasks(config: EvaluateConfig) -> Any:
         raise ConfigError(f"tasks_dir is {config.tasks_dir}, which is no folder; name the one with the YAML files.")
     from lm_eval.tasks import TaskManager
 
-    if config.tasks_dir is not None:  # the harness's own 15,000 files take seconds to list
-        manager = TaskManager(include_path=str(config.tasks_dir), include_defaults=False)
-        if all(name in manager.task_index for name in config.tasks):
-            return manager
-    manager = TaskManager(include_path=None if config.tasks_dir is None else str(config.tasks_dir))
+    with quietly():
+        if config.tasks_dir is not None:  # the harness's own 15,000 files take seconds to list
+            manager = TaskManager(include_path=str(config.tasks_dir), include_defaults=False)
+            if all(name in manager.task_index for name in config.tasks):
+                return manager
+        manager = TaskManager(include_path=None if config.tasks_dir is None else str(config.tasks_dir))
     check_names(config, manager.task_index)
     return manager
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps the harness's notices about its own insides from the terminal; its errors are shown."""
+    logger = logging.getLogger("lm_eval")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def check_names(config: EvaluateConfig, known: Collection[str]) -> None:
@@ -119,20 +134,21 @@ def run_tasks(config: EvaluateConfig, subject: Subject, manager: Any) -> Measure
 
     from litft.evaluate.harness import HarnessModel
 
-    results = simple_evaluate(
-        model=HarnessModel(subject, config.micro_batch_size, config.slots, config.seed),
-        tasks=list(config.tasks),
-        num_fewshot=config.num_fewshot,
-        limit=config.limit,
-        apply_chat_template=config.apply_chat_template,
-        task_manager=_Opening(manager),
-        log_samples=False,
-        bootstrap_iters=BOOTSTRAP,
-        random_seed=config.seed,
-        numpy_random_seed=config.seed,
-        torch_random_seed=config.seed,
-        fewshot_random_seed=config.seed,
-    )
+    with quietly():
+        results = simple_evaluate(
+            model=HarnessModel(subject, config.micro_batch_size, config.slots, config.seed),
+            tasks=list(config.tasks),
+            num_fewshot=config.num_fewshot,
+            limit=config.limit,
+            apply_chat_template=config.apply_chat_template,
+            task_manager=_Opening(manager),
+            log_samples=False,
+            bootstrap_iters=BOOTSTRAP,
+            random_seed=config.seed,
+            numpy_random_seed=config.seed,
+            torch_random_seed=config.seed,
+            fewshot_random_seed=config.seed,
+        )
     subject.release()
     asked = {name: getattr(config, name) for name in ("num_fewshot", "limit", "apply_chat_template", "seed")}
     asked["prompt_style"] = subject.style.name if config.apply_chat_template else None

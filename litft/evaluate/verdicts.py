@@ -32,6 +32,8 @@ Reply with one JSON object and nothing else. "better" is "1", "2", or "tie" wher
 _FIELD = re.compile(r"\{(question|first|second)\}")
 _THOUGHT = re.compile(r".*</think>", re.DOTALL)
 
+EMPTY = "the reply is empty"
+
 A, B, TIE = "a", "b", "tie"
 FLIP, UNREADABLE, UNANSWERED = "flip", "unreadable", "unanswered"
 
@@ -93,6 +95,8 @@ def read_verdict(reply: Reply, is_swapped: bool) -> Verdict:
     if reply.refused is not None:
         return Verdict(None, f"the server refused the request: {reply.refused}")
     text = _THOUGHT.sub("", reply.text)
+    if not text.strip():
+        return Verdict(None, EMPTY)
     for start in reversed([found.start() for found in re.finditer(r"\{", text)]):
         try:
             values, _ = json.JSONDecoder().raw_decode(text[start:])

@@ -19,7 +19,6 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 # The base of every error of the HTTP library beneath, which is requests, httpx or httpx2 by the client's version.
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # isort: skip
-from tqdm import tqdm
 
 from litft.checkpoint.disk import atomic_folder, require_free
 from litft.config.export import ExportDataConfig
@@ -28,6 +27,7 @@ from litft.data.overview import source_names
 from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, find_data_dir
 from litft.data.texts import find_tokenizer
 from litft.errors import DataError
+from litft.terminal.bars import tracked
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
@@ -88,7 +88,7 @@ def _library(name: str) -> Any:
 def _rows(data: PreparedData, tokenizer: Tokenizer | None) -> Iterator[dict[str, Any]]:
     """Gives each row as other programs read it."""
     names = source_names(data)
-    for number in tqdm(range(len(data)), desc=data.path.name, unit=" rows", disable=None):
+    for number in tracked(range(len(data)), data.path.name, "rows"):
         ids, mask = (part.tolist() for part in data.row(number))
         row: dict[str, Any] = {
             "input_ids": ids,

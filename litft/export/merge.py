@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from litft.checkpoint.disk import atomic_folder, require_free, require_space, write_json
 from litft.checkpoint.files import (
@@ -27,6 +26,7 @@ from litft.export.hf import CPU, sentence, whole_logits
 from litft.export.source import Exportable, open_exportable, report_quantized
 from litft.methods.load import load_method
 from litft.model.load import load_model
+from litft.terminal.bars import tracked
 
 MERGE_FILE = "merge.json"  # says what a merged model was made of, and that it may be replaced by another merge
 
@@ -75,7 +75,7 @@ def write_merged(model: Exportable, folder: Path) -> None:
     source = model.source
     copy_side_files(source.side_dir, folder)
     require_space(folder, (model.base_dir / WEIGHTS_NAME).stat().st_size)
-    names = tqdm(source.read, desc="merging", unit="tensor", disable=None)
+    names = tracked(source.read, "merging", "tensors")
     save_safetensors(folder / WEIGHTS_NAME, ((name, source.read[name]()) for name in names), source.specs)
     save_model_config(folder, source.model)
 

@@ -6,14 +6,15 @@ Synchronous: whoever calls `step` decides when; no threads, no network.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from torch import Tensor
 
 from litft.errors import GenerationError
 from litft.generate.batch import Batch, Row
+from litft.generate.draft import Draft, Drafter, room_with
 from litft.generate.request import Answer, Candidate, Finish, Request, Token
 from litft.generate.sample import Chooser, choose_tokens
 from litft.model.gpt import GPT
@@ -42,7 +43,14 @@ class Engine:
         cache_bytes: memory of the keys and values.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, slots: int = 16, room: int | None = None) -> None:
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        slots: int = 16,
+        room: int | None = None,
+        draft: Draft | None = None,
+    ) -> None:
         """Allocates the cache.
 
         Args:
@@ -50,13 +58,21 @@ class Engine:
             tokenizer: the model's own.
             slots: requests answered at once.
             room: tokens a slot can hold, prompt and answer; None: the model's context.
+            draft: a smaller model that guesses tokens ahead.
+
+        Raises:
+            GenerationError: the draft's context is too small for the room.
         """
         self.slots, self.room = slots, min(room or model.config.block_size, model.config.block_size)
         self._model, self._tokenizer = model, tokenizer
-        self._batch = Batch(model, slots, self.room)
+        held, self._drafter = self.room, None
+        if draft:
+            held = room_with(draft, self.room, model.config.block_size)
+            self._drafter = Drafter(draft, slots, held, model.config.padded_vocab_size)
+        self._batch = Batch(model, slots, held)
         self._waiting: deque[Answer] = deque()
         self._places: dict[Row, _Place] = {}
-        self.cache_bytes = self._batch.cache_bytes
+        self.cache_bytes = self._batch.cache_bytes + (self._drafter.cache_bytes if self._drafter else 0)
 
     @property
     def is_idle(self) -> bool:
@@ -130,25 +146,54 @@ class Engine:
             for answer in given:
                 self.cancel(answer)
 
+    def iter_tokens(self, request: Request) -> Generator[Token, None, None]:
+        """Answers one request, token by token; whoever stops reading cancels it.
+
+        Raises:
+            GenerationError: as `add`.
+        """
+        answer = self.add(request)
+        try:
+            while answer.finish is None:
+                yield from [token for whose, token in self.step() if whose is answer]
+        finally:
+            self.cancel(answer)
+
     def step(self) -> list[tuple[Answer, Token]]:
-        """Gives each request that runs one more token, and lets those that wait in where slots are free.
+        """Gives each request that runs a token, or more with a draft, and lets those that wait in where slots are free.
 
         A prompt is read in parts where it is long, so that the others go on meanwhile.
 
         Returns:
             The new tokens; none of a request whose prompt is not read yet.
         """
-        made = []
+        made = list[tuple[Answer, Token]]()
         if growing := self._batch.growing:
-            made += self._push(growing, self._batch.grow())
+            made += self._grow(growing)
         left = READ_AT_ONCE
         while left > 0 and (row := self._next_to_read()) is not None:
-            before = len(row.unread)
+            before = row.filled
+            if self._drafter:
+                self._drafter.read(row, left)
             logits = self._batch.read(left)
-            left -= before - len(row.unread)
+            left -= row.filled - before
             if logits is not None:
-                made += self._push([row], logits)
+                made += self._push([row], logits, choose_tokens(logits[:, -1], self._choosers([row]))[:, None].tolist())
         return made
+
+    def _grow(self, rows: Sequence[Row]) -> list[tuple[Answer, Token]]:
+        """Reads the newest token of each text, and what a draft guesses behind it."""
+        choosers = self._choosers(rows)
+        if self._drafter is None:
+            logits = self._batch.grow()
+            return self._push(rows, logits, choose_tokens(logits[:, -1], choosers)[:, None].tolist())
+        guesses = self._drafter.guess(rows, choosers)
+        logits = self._batch.grow(guesses.ids)
+        return self._push(rows, logits, self._drafter.take(logits, guesses, choosers))
+
+    def _choosers(self, rows: Sequence[Row]) -> list[Chooser]:
+        """Gives how the tokens of texts are chosen."""
+        return [self._places[row].chooser for row in rows]
 
     def _next_to_read(self) -> Row | None:
         """Gives the text whose prompt is to be read, from those that wait if a slot is free."""
@@ -163,15 +208,24 @@ class Engine:
         row = Row(ids, min(self.room, len(ids) + request.max_new_tokens))
         chooser = Chooser(request.sampling, request.seed, ids, self._model.config.padded_vocab_size, self._batch.device)
         decoder = StreamDecoder(self._tokenizer, request.stop, ids if request.continues else ())
-        self._places[row] = _Place(answer, row, chooser, decoder)
         self._batch.join(row)
+        if self._drafter:
+            self._drafter.join(row)
+        self._places[row] = _Place(answer, row, chooser, decoder)
         return row
 
-    def _push(self, rows: Sequence[Row], logits: Tensor) -> list[tuple[Answer, Token]]:
-        """Chooses the next token of each row by its logits (B, V) and adds it to its answer."""
-        places = [self._places[row] for row in rows]
-        chosen = zip(places, _choose(logits, places), strict=True)
-        return [(place.answer, self._add_token(place, *found)) for place, found in chosen]
+    def _push(self, rows: Sequence[Row], logits: Tensor, chosen: Sequence[Sequence[int]]) -> list[tuple[Answer, Token]]:
+        """Adds the tokens chosen for each row by its logits (B, N, V) to its answer, as far as that goes."""
+        made, places = list[tuple[Answer, Token]](), [self._places[row] for row in rows]
+        tops = [place.answer.request.top_logprobs for place in places]
+        for row, token_id, logprob, top in _described(logits, chosen, tops):
+            answer = places[row].answer
+            if answer.finish is None:  # else it ended before this token
+                made.append((answer, self._add_token(places[row], token_id, logprob, top)))
+        for place in places:  # now that all texts have what was read of them
+            if place.answer.finish is not None:
+                self._leave(place)
+        return made
 
     def _add_token(self, place: _Place, token_id: int, logprob: float, top: tuple[Candidate, ...]) -> Token:
         """Adds a token to an answer, and ends the answer where it is the last."""
@@ -183,11 +237,10 @@ class Engine:
             finish = "stop"
         elif len(request.prompt_ids) + len(answer.tokens) + 1 == place.row.reach:
             finish = "length"
+        place.row.push(token_id)
+        place.chooser.push(token_id)
         if finish is not None:
             text += decoder.finish()
-            self._leave(place)
-        place.row.unread = [token_id]
-        place.chooser.push(token_id)
         token = Token(token_id, text, logprob, top)
         answer.tokens.append(token)
         answer.finish = finish
@@ -196,19 +249,22 @@ class Engine:
     def _leave(self, place: _Place) -> None:
         """Frees a slot."""
         self._batch.leave(place.row)
+        if self._drafter:
+            self._drafter.leave(place.row)
         del self._places[place.row]
 
 
-def _choose(logits: Tensor, places: Sequence[_Place]) -> Iterator[tuple[int, float, tuple[Candidate, ...]]]:
-    """Gives for each row of logits (B, V) the next token, its log-probability and the candidates asked for."""
-    tokens = choose_tokens(logits, [place.chooser for place in places])
-    logprobs = logits.float().log_softmax(dim=-1)
-    chosen = logprobs.gather(1, tokens[:, None]).squeeze(1).tolist()
-    most = max(place.answer.request.top_logprobs for place in places)
-    best = logprobs.topk(most, dim=-1) if most else None
-    for row, (place, token, logprob) in enumerate(zip(places, tokens.tolist(), chosen, strict=True)):
-        top: tuple[Candidate, ...] = ()
-        if best is not None and (count := place.answer.request.top_logprobs):
-            pairs = zip(best.indices[row, :count].tolist(), best.values[row, :count].tolist(), strict=True)
-            top = tuple(Candidate(*pair) for pair in pairs)
-        yield token, logprob, top
+def _described(
+    logits: Tensor, chosen: Sequence[Sequence[int]], tops: Sequence[int]
+) -> Iterator[tuple[int, int, float, tuple[Candidate, ...]]]:
+    """Gives each token that was chosen by logits (B, N, V): its row, itself, its log-probability and the candidates."""
+    rows = [row for row, ids in enumerate(chosen) for _ in ids]
+    behind, tokens = [at for ids in chosen for at in range(len(ids))], [*chain.from_iterable(chosen)]
+    logprobs = logits[rows, behind].float().log_softmax(dim=-1)  # (tokens, V)
+    own = logprobs[range(len(tokens)), tokens].tolist()
+    best = logprobs.topk(max(tops), dim=-1)
+    for row, token, logprob, ids, values in zip(
+        rows, tokens, own, best.indices.tolist(), best.values.tolist(), strict=True
+    ):
+        pairs = zip(ids[: tops[row]], values[: tops[row]], strict=True)
+        yield row, token, logprob, tuple(Candidate(*pair) for pair in pairs)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litft.errors import GenerationError
@@ -83,26 +84,53 @@ def choose_tokens(logits: Tensor, choosers: Sequence[Chooser]) -> Tensor:
 
     Args:
         logits: (B, V).
-        choosers: one for each row; those with the same rule are computed at once.
+        choosers: one for each row.
 
     Returns:
         (B,) int64.
     """
+    return draw_tokens(chances_of(logits, choosers), choosers)
+
+
+def draw_tokens(chances: Tensor, choosers: Sequence[Chooser]) -> Tensor:
+    """Gives a token of each row by its chances (B, V), which need not add up to 1: (B,) int64."""
+    tokens = chances.argmax(dim=-1)
+    for row, chooser in enumerate(choosers):
+        if chooser.sampling.temperature > 0:
+            tokens[row] = torch.multinomial(chances[row], 1, generator=chooser.generator)
+    return tokens
+
+
+def chances_of(logits: Tensor, choosers: Sequence[Chooser], ahead: Sequence[Sequence[int]] | None = None) -> Tensor:
+    """Gives the chance of each token to be the next one.
+
+    Args:
+        logits: (B, V).
+        choosers: one for each row; those with the same rule are computed at once.
+        ahead: ids of each row that stand before the next token and were not pushed yet.
+
+    Returns:
+        (B, V) float32; at temperature 0 the likeliest token has all of it.
+    """
     groups: dict[Sampling, list[int]] = {}
     for row, chooser in enumerate(choosers):
         groups.setdefault(chooser.sampling, []).append(row)
-    tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    chances = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
     for sampling, rows in groups.items():
         scores = logits if len(groups) == 1 else logits[rows]
-        seen = [chooser.seen for chooser in (choosers[row] for row in rows) if chooser.seen is not None]
-        if seen:
+        if sampling.repetition_penalty != 1:
+            seen = [_with(choosers[row].seen, ahead[row] if ahead else ()) for row in rows]
             scores = penalized(scores, torch.stack(seen), sampling.repetition_penalty)
-        if sampling.temperature == 0:
-            tokens[rows] = scores.argmax(dim=-1)
-            continue
-        for row, chances in zip(rows, probabilities(scores, sampling), strict=True):
-            tokens[row] = torch.multinomial(chances, 1, generator=choosers[row].generator)
-    return tokens
+        chances[rows] = probabilities(scores, sampling)
+    return chances
+
+
+def _with(seen: Tensor | None, ids: Sequence[int]) -> Tensor:
+    """Gives what was seen (V,) together with some more ids."""
+    assert seen is not None
+    seen = seen.clone()
+    seen[list(ids)] = True
+    return seen
 
 
 def penalized(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -120,6 +148,8 @@ def penalized(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """Gives the chance of each token (B, V), by temperature and cuts, in the order of Hugging Face."""
+    if sampling.temperature == 0:
+        return F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
     logits = logits.float() / sampling.temperature
     if sampling.top_k is not None:
         logits = keep_top_k(logits, sampling.top_k)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from litft.checkpoint.tensors import load_weights
 from litft.config.run import LoRAConfig
 from litft.methods.lora_linear import LoRALinear, Pair
 from litft.methods.lora_product import Slices
+from litft.terminal.bars import Bar
 
 ROUNDS, SPARE = 4, 8  # of the fast way: rounds, as PiSSA's authors use, and columns beyond those that are wanted
 
@@ -35,7 +35,7 @@ class Principal:
     def __init__(self, slices: Mapping[str, Slices], config: LoRAConfig, device: torch.device) -> None:
         self.slices, self.config, self.device = slices, config, device
         self.pairs: dict[str, Pair] = {}
-        self._bar = tqdm(total=len(slices), desc="pissa", unit="weight", disable=None)
+        self._bar = Bar("pissa", len(slices), "weights")
 
     @torch.no_grad()
     def __call__(self, name: str, weight: Tensor) -> Tensor:

@@ -51,12 +51,15 @@ class KVCache:
         part.filled, part.reach = self.filled[start:stop], self.reach[start:stop]
         return part
 
-    def move(self, source: int, target: int) -> None:
-        """Copies one row over another."""
-        filled = int(self.filled[source])
+    def swap(self, one: int, other: int, count: int) -> None:
+        """Exchanges the first `count` tokens of two rows."""
+        for kept in (*self.keys, *self.values):  # layer by layer: what is copied aside stays small
+            kept[[one, other], :, :count] = kept[[other, one], :, :count]
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Copies the first `count` tokens of one row over another."""
         for kept in (self.keys, self.values):
-            kept[:, target, :, :filled] = kept[:, source, :, :filled]
-        self.filled[target], self.reach[target] = filled, self.reach[source]
+            kept[:, target, :, :count] = kept[:, source, :, :count]
 
     @property
     def past(self) -> int | Tensor:
@@ -202,6 +205,8 @@ def repeat_groups(x: Tensor, q: Tensor) -> Tensor:
 class CausalSelfAttention(nn.Module):
     """Attention of one block; q, k and v come from one linear layer whose rows are [q; k; v]."""
 
+    never_compiled = "grouped"  # how many groups there are, and how long, is another in each row
+
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer = config, layer
@@ -238,8 +243,6 @@ class CausalSelfAttention(nn.Module):
         y: Tensor = self.grouped(q, k, v, context, context.documents)
         return y
 
-    # How many groups there are, and how long, is another in each row.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def grouped(self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext, documents: Documents) -> Tensor:
         """Attention within each document, those of like length side by side."""
         if context.is_plain and q.device.type == "cpu" and torch.is_grad_enabled():

@@ -172,7 +172,7 @@ class GPT(nn.Module):
         """
         for block in cast(nn.ModuleList, self.transformer["h"]):
             # The function, not the module: what FSDP hangs on a module stays outside, and names stay as they are.
-            block.forward = compiled_forward(block.forward, backend)
+            block.forward = compiled_forward(cast(Block, block), backend)
 
     def keep_activations(self, how: Activations) -> None:
         """Says what a forward pass keeps for its backward pass."""
@@ -271,13 +271,21 @@ class GPT(nn.Module):
                 nn.init.constant_(parameter, getattr(module, "initial", 1.0))
 
 
-def compiled_forward(forward: BlockForward, backend: Compiler) -> BlockForward:
+def compiled_forward(block: Block, backend: Compiler) -> BlockForward:
     """Gives the forward of a block, compiled for any number of tokens; a call with a cache is left as it was.
 
+    A module names in `never_compiled` the method that the compiler is to leave alone. A decorator there would import
+    torch's compiler, a second's work, into commands that never compile.
+
     Args:
-        forward: a block's own.
+        block: whose.
         backend: of torch.compile.
     """
+    for module in block.modules():
+        name = getattr(module, "never_compiled", None)
+        if isinstance(name, str):
+            setattr(module, name, torch.compiler.disable(getattr(module, name)))  # type: ignore[no-untyped-call]
+    forward: BlockForward = block.forward
     compiled = torch.compile(forward, backend=backend)
 
     @functools.wraps(forward)

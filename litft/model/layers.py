@@ -181,14 +181,14 @@ class MixtureOfExperts(nn.Module):
     Source: `MixtralTopKRouter` and `Qwen3MoeTopKRouter` of Hugging Face; arXiv 2401.04088.
     """
 
+    never_compiled = "forward"  # which experts are met, and by how many tokens, is another in each batch
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.router = nn.Linear(config.n_embd, config.n_expert, bias=False)
         self.experts = nn.ModuleList(MLPS[config.mlp](config) for _ in range(config.n_expert))
         self.chosen, self.normalize = config.n_expert_per_token, config.normalize_expert_weights
 
-    # Which experts are met, and by how many tokens, is another in each batch.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         flat = x.flatten(0, -2)  # (N, C), N = B T

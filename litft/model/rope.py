@@ -54,6 +54,10 @@ class Rope:
         """Whether the frequencies depend on how long a text is."""
         return self.scaling is not None and self.scaling.kind in ("longrope", "dynamic")
 
+    def turns_alike(self, reach: int, other: int) -> bool:
+        """Whether texts that grow to these lengths are turned by the same angles."""
+        return not self.depends_on_reach or torch.equal(self.frequencies(reach), self.frequencies(other))
+
     def _frequencies_on(self, device: torch.device, reach: int) -> Tensor:
         """Gives the frequencies on a device; those of the last text again where nothing changed."""
         key = (device, reach)

@@ -63,8 +63,14 @@ def open_server(config: ServeConfig, report: Report) -> Server:
     """
     key, opened = config.read_key(), listen(config.host, config.port)
     try:
-        llm = LLM.load(config.checkpoint_dir, config.precision, quantize=config.quantize)
-        engine = Engine(llm.model, llm.tokenizer, config.slots, room_of(config, llm.model.config.block_size))
+        llm = LLM.load(
+            config.checkpoint_dir,
+            config.precision,
+            quantize=config.quantize,
+            draft_dir=config.draft_dir,
+            draft_tokens=config.draft_tokens,
+        )
+        engine = Engine(llm.model, llm.tokenizer, config.slots, room_of(config, llm.context), llm.draft)
     except BaseException:
         opened.close()
         raise

@@ -298,7 +298,7 @@ class Worker:
             return
         self._failures = 0
         told: dict[Ticket, None] = {}
-        for answer, _ in grown:
+        for answer in dict.fromkeys(answer for answer, _ in grown):  # with a draft, some get several tokens
             ticket = self._tickets[answer]
             if len(answer.tokens) == 1:
                 self._metrics.time("litft_first_token_seconds", time.perf_counter() - ticket.started)

@@ -26,6 +26,7 @@ TEMPLATE, PROMPT, ANSWER, TARGET, END = KINDS = ("template", "prompt", "answer",
 # Each special token is one character of a private plane while texts are compared.
 _FIRST_MARK = 0xF0000
 _MARK = re.compile("[\U000f0000-\U000ffffd]")
+_LINE_BEGIN = re.compile("(?<=\n)(?=.)", re.DOTALL)  # behind a line end of a frame that goes on
 
 
 class Said(NamedTuple):
@@ -203,14 +204,15 @@ class Frames:
     def _expression(self, text: str) -> str:
         """Gives what finds a text of the frame, special tokens as their marks; a space may stand between the two.
 
-        Llama 2's first tokenizer.json does not see a special token right behind a text, and writes its characters.
+        Llama 2's first tokenizer.json does not see a special token right behind a text, and writes its characters. One
+        may stand at the begin of a line too: some decoders, as that of the demo's model, drop it only from whole texts.
         """
         made = ""
         for index, part in enumerate(self._specials.split(text)):
             if index % 2:
                 made += f"(?:{self._mark(self._tokenizer.specials[part])}|{re.escape(part)})"
             elif part:
-                made += (" ?" if index else "") + re.escape(part)
+                made += (" ?" if index else "") + _LINE_BEGIN.sub(" ?", re.escape(part))
         return made
 
 

@@ -1,13 +1,11 @@
-"""Ends a run: `final/`, a checkpoint directory for every other command, and `summary.json`."""
+"""Ends a run: `final/`, a checkpoint directory for every other command, `summary.json`, and `report.html`."""
 
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import shutil
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,19 @@ from litft.checkpoint.disk import publish_folder, require_space, write_json
 from litft.checkpoint.files import copy_side_files, save_model_config
 from litft.methods.base import weights_path
 from litft.methods.load import METHOD_FILE
+from litft.report.write import REPORT_FILE, try_report
 from litft.text.style_files import save_prompt_style
 from litft.train.best import take_best
 from litft.train.parallel import failing_together, gather, noticing_the_lost
+from litft.train.provenance import provenance
 from litft.train.row_losses import ROW_LOSSES_FILE, write_row_losses
 from litft.train.state import Progress, Run, trained_style, write_yaml
+from litft.train.terminal import closing_words
 
 
 @noticing_the_lost
 def finish(run: Run, progress: Progress) -> dict[str, Any]:
-    """Writes `final/` whole or not at all, then `summary.json`, and says where they are; the first process does.
+    """Writes `final/` whole or not at all, then `summary.json` and the report; the first process does.
 
     Returns:
         The summary.
@@ -48,10 +49,11 @@ def finish(run: Run, progress: Progress) -> dict[str, Any]:
             publish_folder(temporary, final)
             write_row_losses(inputs.out_dir / ROW_LOSSES_FILE, inputs.train, run.row_losses.state())
             write_json(inputs.out_dir / "summary.json", summary)
-    inputs.report(
-        f"{final} is written: held-out loss {summary['first_val_loss']:.4f} -> {summary['val_loss']:.4f} in "
-        f"{progress.seconds:.0f} s of training.\nNext: litft generate --checkpoint_dir {final} --instruction '...'"
-    )
+    if is_first:
+        try_report([inputs.out_dir], inputs.out_dir / REPORT_FILE, inputs.report)
+    inputs.loggers.close(final, summary)
+    for text in closing_words(summary, final, inputs.config.data_dir, run.method.name):
+        inputs.report(text)
     return summary
 
 
@@ -119,18 +121,3 @@ def peak_memory_bytes() -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
-
-
-def provenance(run: Run) -> dict[str, Any]:
-    """Gives what this result was made of: hashes of base, tokenizer and data, versions, machine, seed."""
-    inputs = run.inputs
-    packages = ("litft", "torch", "lightning-fabric", "tokenizers", "sentencepiece", "safetensors")
-    return {
-        "base": str(inputs.checkpoint_dir),
-        "tokenizer_hash": inputs.tokenizer.hash,
-        "data": str(inputs.data_dir),
-        "sha256": inputs.hashes,
-        "seed": inputs.config.seed,
-        "versions": {name: metadata.version(name) for name in packages} | {"python": platform.python_version()},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-    }

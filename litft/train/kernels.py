@@ -71,7 +71,7 @@ def compile_fault(model: GPT, device: torch.device, backend: Compiler = "inducto
         module.p = 0.0
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            found = _trial(model, block, compiled_forward(block.forward, backend), device)
+            found = _trial(model, block, compiled_forward(block, backend), device)
             right = _trial(model, block, block.forward, device)
     except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, ImportError, OSError) as error:
         return f"torch.compile fails here ({str(error).strip().partition(chr(10))[0] or type(error).__name__})"

@@ -18,6 +18,7 @@ from litft.model.activations import Activations
 from litft.train.budget import Budget, open_budget
 from litft.train.evaluate import sample_answers, validate
 from litft.train.export import try_export
+from litft.train.finish import peak_memory_bytes
 from litft.train.in_backward import SteppingInBackward
 from litft.train.loss import TokenLoss, chunk_tokens, smoothed, sum_target_loss, sums_of_rows
 from litft.train.neftune import noisy_embeddings
@@ -71,8 +72,8 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
     if not resume_from:
         with budget.spending("validation"):
             validate_and_note(run, progress, token_loss, records)
-    bar = StepBar(progress.step, plan.steps, run.inputs.report, run.fabric.is_global_zero)
-    with finishing_steps(run.inputs.report) as interrupted, saving_steps(run) as saver:
+    shown = StepBar(progress.step, plan.steps, run.inputs.report, run.fabric.is_global_zero, plan.eval_every)
+    with finishing_steps(run.inputs.report) as interrupted, saving_steps(run) as saver, shown as bar, records:
         for step in range(progress.step, plan.steps):
             started = time.perf_counter()
             rate = plan.learning_rate(step, budget.begin_step(step))
@@ -80,7 +81,8 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
                 result = train_step(run, window_rows(run, step), rate, token_loss)
             seconds = from_first(run.fabric, time.perf_counter() - started)
             progress.note_step(result, seconds)
-            bar.show(progress.step, result.loss, rate, result.tokens / seconds, budget.time_left())
+            speed, memory = result.tokens / seconds, peak_memory_bytes()
+            bar.show(progress.step, result.loss, rate, speed, memory, budget.time_left())
             records.note_step(progress, result, rate, seconds)
             ended_by = follow_step(run, progress, budget, token_loss, records, saver)
             if is_asked_to_stop(run, interrupted(), saver) and step + 1 < plan.steps:
@@ -91,7 +93,6 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
             if ended_by:
                 run.inputs.report(f"Ended after step {progress.step} of {plan.steps}, by {ended_by}.")
                 break
-    bar.close()
     progress.stopped_by = ended_by if progress.step < plan.steps else plan.ends_by
     return progress
 

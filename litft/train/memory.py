@@ -25,7 +25,8 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs floating-point work on shapes alone and notes every storage, with its size, from first to last.
 
     A tensor made under it that holds numbers with a fraction, and more than one, has no data; what is computed with it
-    has none either. Where the code asks such a tensor for its value, the answer is 1 or True. All else runs as always.
+    has none either. Where the code asks such a tensor for its value, the answer is 1 or True; where it asks for the
+    places of the largest, as a router of experts does, each place comes as often as any. All else runs as always.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -60,7 +61,8 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
                 args = (args[0], _opened(args[1]), *args[2:])  # how many a mask chooses is asked of the real mask
             with self._fake:
-                return func(*args, **kwargs)
+                out = func(*args, **kwargs)
+            return (out[0], _places_in_turn(given[0], out[1])) if func is aten.topk.default else out
         if not given and any(isinstance(result.type, torch.TensorType) for result in func._schema.returns):
             with self._fake:
                 made = func(*args, **kwargs)
@@ -148,6 +150,11 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, (list, tuple)):
             yield from _tensors(value)
+
+
+def _places_in_turn(source: Tensor, places: Tensor) -> Tensor:
+    """Gives real places in the last dimension of a tensor without data, in the shape of others: 0, 1, 2, ..., 0, 1."""
+    return torch.arange(places.numel(), device=source.device).remainder_(source.shape[-1]).view(places.shape)
 
 
 def _opened(indices: Iterable[Any]) -> list[Any]:

@@ -17,6 +17,7 @@ from litft.config.run import FullRun, RunConfig
 from litft.data.batches import rows_of_window, split_rows
 from litft.methods.base import Full, freeze
 from litft.methods.merged import inner_method
+from litft.terminal.tables import Table
 from litft.train.counting import Batches, count_batches
 from litft.train.evaluate import validate
 from litft.train.fabric import build_fabric
@@ -181,7 +182,7 @@ def real_run(inputs: Inputs, plan: TrainPlan) -> Run:
     return run
 
 
-def _table(numbers: dict[str, Any], device: str) -> str:
+def _table(numbers: dict[str, Any], device: str) -> Table:
     """Gives the numbers to be read."""
     parts = sorted(numbers["memory"].items(), key=lambda item: -item[1])
     fits = "it fits" if numbers["fits"] else f"it does not fit; {numbers['to_fit']}"
@@ -203,7 +204,7 @@ def _table(numbers: dict[str, Any], device: str) -> str:
         rows.append(("measured", f"{plain_size(numbers['measured_bytes'])} taken {what}"))
     else:
         rows.append(("time", "--measure true loads the weights and times a step"))
-    return "\n".join(f"  {name:<9} {text}" for name, text in rows)
+    return Table("What it needs", rows)
 
 
 def _of_processes(numbers: dict[str, Any]) -> str:

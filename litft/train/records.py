@@ -8,7 +8,9 @@ from typing import Any
 
 from litft.train.evaluate import Validation
 from litft.train.finish import peak_memory_bytes
-from litft.train.loggers import Metrics, open_logger
+from litft.train.log_csv import SPIKES_FILE, CSVLogger
+from litft.train.loggers import Metrics
+from litft.train.provenance import write_start
 from litft.train.spikes import describe_spike, remember, spike_limit
 from litft.train.state import Progress, Run, StepResult
 
@@ -25,9 +27,23 @@ class Records:
             run: whose they are.
             progress: where it goes on; lines of later steps are dropped, they will be written again.
         """
-        from_step = progress.step if run.inputs.resume_from else None
-        self._run, self._logger = run, open_logger(run.inputs.out_dir, from_step, run.fabric.is_global_zero)
+        self._run, self._loggers = run, run.inputs.loggers
+        if run.fabric.is_global_zero:
+            from_step = progress.step if run.inputs.resume_from else None
+            if from_step is None:
+                write_start(run)
+            own = {"csv": CSVLogger(run.inputs.out_dir, from_step)}
+            self._loggers.open = {**own, **self._loggers.open}  # first, as others may take their time
         self._is_high = False
+
+    def __enter__(self) -> Records:
+        """Takes what comes until the run ends or breaks off."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Tells the loggers that the run broke off; its end is told once `final/` is written."""
+        if kind is not None:
+            self._loggers.close(None, {})
 
     def note_step(self, progress: Progress, result: StepResult, rate: float, seconds: float) -> None:
         """Takes a step.
@@ -50,8 +66,7 @@ class Records:
         by_source = {"val_loss_by_source": result.by_source, "val_accuracy_by_source": result.accuracy_by_source}
         told = {name: json.dumps(values) for name, values in by_source.items() if values}
         self._log(progress, val_loss=result.loss, val_accuracy=result.accuracy, **told)
-        for sample in samples:
-            self._logger.log_sample({"step": progress.step, **sample})
+        self._loggers.log_samples([{"step": progress.step, **sample} for sample in samples])
 
     def _note_loss(self, progress: Progress, result: StepResult) -> None:
         """Writes down a loss that jumps with its rows, and tells the first of several in a row."""
@@ -61,19 +76,20 @@ class Records:
         if not self._is_high:
             return
         spike = describe_spike(self._run.inputs.train, progress.step, result.loss, before, result.losses)
-        self._logger.log_spike(spike)
+        self._loggers.log_spike(spike)
         if not was_high:
             rows = ", ".join(f"{row['row']} ({row['loss']:.2f})" for row in spike["rows"][:NAMED_ROWS])
             self._run.inputs.report(
                 f"step {progress.step}: the training loss jumped to {result.loss:.4f} from a median of "
-                f"{spike['median']:.4f}, most of all by the rows {rows} of train.pt; see {self._logger.spikes_path}"
+                f"{spike['median']:.4f}, most of all by the rows {rows} of train.pt; see "
+                f"{self._run.inputs.out_dir / SPIKES_FILE}"
             )
 
     def _log(self, progress: Progress, **measured: Any) -> None:
         """Writes a line of metrics: the counts of the run, and what was measured."""
         names = ("step", "examples", "tokens", "target_tokens", "padding_tokens", "seconds")
         spent: dict[str, Any] = {f"{what}_seconds": round(seconds, 6) for what, seconds in progress.spent.items()}
-        self._logger.log(
+        self._loggers.log(
             Metrics(
                 **{name: getattr(progress, name) for name in names},
                 **measured,

@@ -23,14 +23,17 @@ from litft.config.run import RunConfig
 from litft.data.batches import build_batching, rows_within
 from litft.data.store import TEST_FILE, TRAIN_FILE, PreparedData, check_data_fits, find_data_dir
 from litft.data.vocabulary import tokenizer_dir
-from litft.errors import ConfigError, DataError
+from litft.errors import ConfigError, DataError, TrainingError
 from litft.methods.base import Method, freeze
 from litft.methods.new_tokens import with_new_tokens
 from litft.model.load import build_empty, check_weights
 from litft.model.quantize import check_quantize
+from litft.terminal.tables import Table
 from litft.text.tokenizer import Tokenizer
 from litft.train.export import require_exportable
 from litft.train.fabric import require_devices
+from litft.train.log_csv import last_step
+from litft.train.loggers import Start, require_loggers
 from litft.train.optim import build_optimizer
 from litft.train.state import Inputs, Report, write_yaml
 from litft.train.step_folders import find_resume
@@ -119,35 +122,68 @@ def _try_method(method: Method, model_config: ModelConfig, weights: Path | None,
 
 
 def start_out_dir(inputs: Inputs) -> None:
-    """Makes the run's folder, empties it if it may be overwritten, and writes `run.yaml`; the first process does."""
+    """Makes the run's folder, empties it if it may be overwritten, opens loggers, and writes `run.yaml`.
+
+    The first process does.
+
+    Raises:
+        TrainingError: a logger does not take the run; no new folder stays.
+    """
     if not is_first(inputs.config.processes):
         return
     if inputs.config.overwrite and inputs.out_dir.exists() and inputs.resume_from is None:
         shutil.rmtree(inputs.out_dir)
     inputs.out_dir.mkdir(parents=True, exist_ok=True)
+    is_new = not any(inputs.out_dir.iterdir())
+    try:
+        inputs.loggers.begin(inputs.config.logger, _start(inputs), inputs.report)
+    except TrainingError:
+        if is_new:
+            shutil.rmtree(inputs.out_dir)
+        raise
     write_yaml(inputs.out_dir / RUN_FILE, config_to_dict(inputs.config))
 
 
-def _choose_out_dir(config: RunConfig, method: Method, data_dir: Path) -> Path:
+def _start(inputs: Inputs) -> Start:
+    """Gives what loggers are told of the run before its first step."""
+    resumed = inputs.resume_from
+    return Start(
+        out_dir=inputs.out_dir,
+        settings=config_to_dict(inputs.config),
+        data_dir=inputs.data_dir,
+        hashes=inputs.hashes,
+        from_step=None if resumed is None else int(resumed.name.removeprefix("step-")),
+        last_step=last_step(inputs.out_dir) if resumed else -1,
+        log_model=inputs.config.log_model,
+    )
+
+
+def choose_out_dir(config: RunConfig, method: str, data_dir: Path) -> Path:
     """Gives the run's folder: the one named, that of the checkpoint to go on from, or out/METHOD/DATA.
+
+    Args:
+        config: of the run.
+        method: its name.
+        data_dir: the prepared data, as `find_data_dir` found it.
 
     Raises:
         ConfigError: the checkpoint to go on from is of another run than lies in out_dir.
     """
     own = Path(config.resume).parent if isinstance(config.resume, str) and config.resume != "auto" else None
-    out_dir = config.out_dir or own or Path("out") / method.name / data_dir.name
+    out_dir = config.out_dir or own or Path("out") / method / data_dir.name
     if own and out_dir.resolve() != own.resolve():
         raise ConfigError(f"--resume {config.resume} is of the run in {own}, not of out_dir {out_dir}; leave one out.")
     return out_dir
 
 
 def _open_place(config: RunConfig, method: Method, data_dir: Path, checkpoint_dir: Path) -> Path:
-    """Gives the run's folder, once it may be written and the devices are there.
+    """Gives the run's folder, once it may be written and the devices and loggers are there.
 
     Raises:
         ConfigError: naming what is not so.
     """
-    out_dir = _choose_out_dir(config, method, data_dir)
+    require_loggers(config.logger)
+    out_dir = choose_out_dir(config, method.name, data_dir)
     if not config.dry_run:  # which may plan for another machine
         require_devices(config)
     if is_first(config.processes):  # the others find what it has begun to write
@@ -203,6 +239,8 @@ def check_same_run(config: RunConfig, path: Path) -> None:
         "dry_run",
         "measure",
         "sweep_jobs",
+        "logger",
+        "log_model",
         "train.max_time",
         "train.max_gpu_hours",
         "train.save_async",
@@ -227,7 +265,7 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def describe(inputs: Inputs, plan: TrainPlan) -> str:
+def describe(inputs: Inputs, plan: TrainPlan) -> Table:
     """Gives the plan of a run as a small table, to be read before it starts."""
     config, optim = inputs.config, plan.optim
     tokens = int(inputs.train.lengths[inputs.train_rows].sum())
@@ -239,17 +277,26 @@ def describe(inputs: Inputs, plan: TrainPlan) -> str:
         ("run", f"{plan.examples:,} examples in {plan.steps:,} steps of up to {plan.global_batch_size}"),
         ("end", f"by {plan.ends_by}, after {plan.epochs:.2f} epochs{_or_time(config)}"),
         ("rate", f"{optim.learning_rate:g}, {optim.schedule} after {plan.warmup_steps} steps of warmup"),
-        ("validate", f"every {plan.eval_every} steps and before each checkpoint, every {plan.save_every}"),
+        ("validate", f"every {_steps(plan.eval_every)} and before each checkpoint, every {_steps(plan.save_every)}"),
         ("out", f"{inputs.out_dir}"),
     ]
     if plan.export_every is not None:
         never = f" (never: the run has {plan.steps} steps)" if plan.export_every > plan.steps else ""
-        rows.append(("export", f"to hf-step-... every {plan.export_every}{never}, {inputs.out_dir} keeps them all"))
+        every = _steps(plan.export_every)
+        rows.append(("export", f"to hf-step-... every {every}{never}, {inputs.out_dir} keeps them all"))
+    if plan.ends_by == "epochs" and (wanted := config.train.max_steps):
+        given = f"--epochs {config.train.epochs} gives {plan.steps:,}"
+        rows.append(("note", f"--max_steps {wanted:,} is not reached, as {given}; raise --epochs for more"))
     if config.precision != "32-true" and not torch.cuda.is_available():
         rows.append(("note", "bfloat16 is slow on most CPUs; --precision 32-true is often faster there"))
     if len(inputs.test_rows) < FEW_ROWS:
         rows.append(("note", f"only {len(inputs.test_rows)} rows are held out; their loss says little"))
-    return "\n".join(f"  {name:<9} {text}" for name, text in rows)
+    return Table("The run", rows)
+
+
+def _steps(count: int) -> str:
+    """Writes a number of steps behind "every"."""
+    return "step" if count == 1 else f"{count:,} steps"
 
 
 def _or_time(config: RunConfig) -> str:

@@ -26,6 +26,7 @@ from litft.text.encoding import Style
 from litft.text.style_files import load_style, style_from_dict
 from litft.text.tokenizer import Tokenizer
 from litft.train.in_backward import SteppingInBackward
+from litft.train.loggers import Loggers
 from litft.train.parallel import from_first, gather, told
 from litft.train.parts import Parts
 from litft.train.row_losses import RowLosses, WindowLosses
@@ -132,6 +133,7 @@ class Inputs:
         trainable_parameters, parameters: counts.
         resume_from: the step folder to go on from, if any.
         started: when they had been checked, by `time.perf_counter`.
+        loggers: told how the run goes; `start_out_dir` opens those beside the run's own files.
     """
 
     config: RunConfig
@@ -153,6 +155,7 @@ class Inputs:
     resume_from: Path | None
     report: Report
     started: float = field(default_factory=time.perf_counter)
+    loggers: Loggers = field(default_factory=Loggers)
 
 
 def trained_style(inputs: Inputs) -> Style:

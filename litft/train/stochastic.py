@@ -6,6 +6,7 @@ would be lost. Knows parameters, not their names.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ MASK = 0xFFFF
 SMALLEST_8BIT, BLOCK = 4096, 256  # Source: bitsandbytes 0.50, `min_8bit_size` and the block of its 8-bit optimizers
 
 
-class OneByOne(torch.optim.Optimizer):
+class OneByOne(torch.optim.Optimizer, ABC):
     """Steps each parameter by itself; a subclass says how."""
 
     @torch.no_grad()
@@ -34,9 +35,9 @@ class OneByOne(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     self._step_one(parameter, group, index)
 
+    @abstractmethod
     def _step_one(self, parameter: Tensor, group: dict[str, Any], index: int) -> None:
         """One step of one parameter, the `index`-th of all, counted from 1."""
-        raise NotImplementedError
 
 
 class StochasticAdamW(OneByOne):

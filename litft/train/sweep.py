@@ -26,6 +26,8 @@ from litft.config.parse import config_to_dict
 from litft.config.run import RunConfig
 from litft.config.sweep import Runs
 from litft.errors import ConfigError, TrainingError
+from litft.report.read import find_runs
+from litft.report.write import REPORT_FILE, try_report
 from litft.train.comparison import DONE, FAILED, RUNNING, Row, aligned, comparison, write_comparison
 from litft.train.setup import RUN_FILE, check_same_run
 from litft.train.state import Report, write_yaml
@@ -76,6 +78,8 @@ def run_sweep(runs: Runs, target: Callable[..., Any], command: Sequence[str], de
     out_dir.mkdir(parents=True, exist_ok=True)
     rows = [each.row for each in placed]
     _run_all(placed, command, slots, out_dir, report)
+    if any(row.state == DONE for row in rows):
+        try_report(find_runs([out_dir]), out_dir / REPORT_FILE, report)
     if failed := [row.name for row in rows if row.state == FAILED]:
         raise TrainingError(
             f"{len(failed)} of {len(rows)} runs failed: {', '.join(failed)}; {out_dir / 'sweep.md'} says why, and the "

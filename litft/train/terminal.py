@@ -1,4 +1,7 @@
-"""What a person at a terminal sees and says while a run goes on: progress, Ctrl-C and SIGTERM. Knows no model."""
+"""What a person at a terminal sees and says while a run goes on: progress, Ctrl-C and SIGTERM, and what came of it.
+
+Knows no model.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,25 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from tqdm import tqdm
+from litft.checkpoint.disk import plain_size
+from litft.terminal.bars import Bar
+from litft.terminal.tables import Table, plain_time
 
 QUIET_SECONDS = 30.0  # longest silence where no bar can be drawn
 
 
 class StepBar:
-    """A progress bar on a terminal, elsewhere a line now and then."""
+    """Two lines that follow the steps on a terminal, elsewhere a line now and then; a context manager."""
 
-    def __init__(self, done: int, steps: int, report: Callable[[str], None], shown: bool = True) -> None:
+    def __init__(
+        self, done: int, steps: int, report: Callable[[str], None], shown: bool = True, eval_every: int | None = None
+    ) -> None:
         """Begins.
 
         Args:
@@ -26,39 +35,84 @@ class StepBar:
             steps: of the whole run.
             report: told the lines where there is no terminal.
             shown: False in all but the first of several processes.
+            eval_every: steps between two validations; the last step is followed by one too.
         """
-        self._bar = tqdm(initial=done, total=steps, unit="step", disable=None if shown else True)
+        self._bar = Bar("training", steps, "steps", done, shown)
         self._first, self._started, self._steps, self._report = done, time.monotonic(), steps, report
-        self._spoke = self._started
+        self._spoke, self._eval_every = self._started, eval_every or steps
 
     def show(
-        self, step: int, loss: float, rate: float, tokens_per_second: float, time_left: float | None = None
+        self,
+        step: int,
+        loss: float,
+        rate: float,
+        tokens_per_second: float,
+        memory_bytes: int,
+        time_left: float | None = None,
     ) -> None:
         """Shows one more step.
 
         Args:
             step: how many there were.
             loss, rate, tokens_per_second: of this one.
+            memory_bytes: the most that was used so far.
             time_left: seconds after which the run ends, with however many steps.
         """
         now = time.monotonic()
         pace = (now - self._started) / (step - self._first)
         left = min(pace * (self._steps - step), math.inf if time_left is None else time_left)
-        # The bar tells its own time left, by the steps that it thinks there will be.
-        self._bar.total = min(step + math.ceil(left / pace), self._steps) if pace else self._steps
-        self._bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.1e}", refresh=False)
-        self._bar.update()
-        if self._bar.disable and now - self._spoke >= QUIET_SECONDS:
+        speed, memory = f"{tokens_per_second:,.0f} tokens/s", plain_size(memory_bytes)
+        validated = min((step // self._eval_every + 1) * self._eval_every, self._steps)
+        following = f"next evaluation after step {validated:,}" if step < self._steps else "the last step"
+        if self._bar.is_drawn:
+            # The bar ends where the time does, by the steps that there will be.
+            total = min(step + math.ceil(left / pace), self._steps) if pace else self._steps
+            details = f"loss {loss:.3f}  rate {rate:.1e}  {speed}  {memory}  {following}"
+            self._bar.show(step, total, left, details)
+        elif now - self._spoke >= QUIET_SECONDS:
             self._spoke = now
-            shown = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
             self._report(
-                f"step {step}/{self._steps}: training loss {loss:.4f}, {tokens_per_second:,.0f} tokens/s, "
-                f"about {shown} left"
+                f"step {step}/{self._steps}: training loss {loss:.4f}, rate {rate:.1e}, {speed}, {memory}, about "
+                f"{plain_time(left)} left, {following}"
             )
 
-    def close(self) -> None:
-        """Leaves the bar as it stands."""
+    def __enter__(self) -> StepBar:
+        """Gives itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leaves the lines as they stand, however the steps ended."""
         self._bar.close()
+
+
+def closing_words(summary: Mapping[str, Any], final: Path, data_dir: Path, method: str) -> tuple[Table, str]:
+    """Gives what a person reads when a run has ended: what came of it, and what to type next.
+
+    Args:
+        summary: of the run, as `summary.json` holds it.
+        final: the checkpoint that was written.
+        data_dir: as it was typed.
+        method: how it was trained.
+    """
+    losses = f"held-out {summary['first_val_loss']:.4f} -> {summary['val_loss']:.4f}"
+    if summary["first_loss"] is not None:
+        losses += f", training {summary['first_loss']:.4f} -> {summary['final_loss']:.4f}"
+    work = f"{summary['steps']:,} steps, {summary['epochs']:.2f} epochs; the run ended by {summary['stopped_by']}"
+    speed = f"{plain_time(summary['train_seconds'])} of training, {summary['tokens_per_second']:,.0f} tokens/s"
+    rows = [
+        ("loss", losses),
+        ("work", work),
+        ("time", speed),
+        ("memory", f"{plain_size(summary['peak_memory_bytes'])} at the most"),
+        ("written", str(final)),
+    ]
+    commands = [
+        f"chat --checkpoint_dir {final}",
+        f"generate --checkpoint_dir {final} --instruction '...'",
+        f"evaluate --checkpoint_dir {final} --data_dir {data_dir} --generate 20",
+        f"merge --checkpoint_dir {final}" if method == "lora" else f"serve --checkpoint_dir {final}",
+    ]
+    return Table("The result", rows), "\n".join(["Next:", *(f"  litft {words}" for words in commands)])
 
 
 @contextmanager

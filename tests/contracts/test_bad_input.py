@@ -66,7 +66,10 @@ BAD_FLAGS: list[tuple[list[str], list[str]]] = [
     ([*LORA, "--seed", "1", "--seed", "2"], ["--seed", "twice"]),
     ([*LORA, "--seed"], ["--seed needs a value"]),
     ([*LORA, "--seed", "--max_iters", "3"], ["--seed needs a value"]),
-    ([*LORA, "--overwrite"], ["--overwrite needs a value", "--overwrite true"]),
+    ([*LORA, "--resume"], ["--resume needs a value"]),
+    ([*LORA, "--lr", "1e-4"], ["Unknown flag --lr.", 'Did you mean "optim.learning_rate"?']),
+    ([*LORA, "--sweep.lr", "1e-4,3e-4"], ["Unknown flag --sweep.lr.", 'Did you mean "sweep.optim.learning_rate"?']),
+    ([*LORA, "--optim.lr", "1e-4"], ["Unknown flag --optim.lr.", 'Did you mean "optim.learning_rate"?']),
     ([*LORA, "q,v"], ['"q,v"', "--name value"]),
     (["finetune", "lora", "--data_dir", "data/csv"], ["--checkpoint_dir must be given", "litft finetune lora --help"]),
     (["finetune", "lora"], ["--checkpoint_dir and --data_dir must be given"]),
@@ -245,7 +248,10 @@ def test_a_tokenizer_that_is_missing(refused: Refused) -> None:
 
 def test_data_of_another_tokenizer(refused: Refused) -> None:
     byte_tokenizer(("first",)).save("checkpoints/acme/tiny/tokenizer.json")
-    refused(LORA, "data/csv/train.pt", "litft prepare csv --checkpoint_dir checkpoints/acme/tiny", "--overwrite true")
+    said = refused(
+        LORA, "data/csv/train.pt", "litft prepare csv --checkpoint_dir checkpoints/acme/tiny --data_file rows"
+    )
+    assert "--destination_path data/csv-tiny`" in said and "--overwrite" not in said  # which would lose the other's
 
 
 def test_a_data_folder_that_is_not_there(refused: Refused) -> None:

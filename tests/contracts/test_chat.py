@@ -17,8 +17,11 @@ from conftest import assert_one_sentence
 from tiny_text import write_json
 
 from litft import LLM
+from litft.answer.chat import CtrlC
+from litft.answer.chat import Talk as Answering
 from litft.api import conversation_of
 from litft.cli import main
+from litft.config.answer import ChatConfig
 from litft.generate.sample import Sampling
 
 ASKED = [{"role": "user", "content": "Say red"}]
@@ -57,6 +60,29 @@ def test_a_conversation_remembers_what_was_said(talk: Talk, model: Path) -> None
     out, err = talk("Say red", "", "  and / blue ", "/exit", "Say black")
     assert out == f"{first}\n{second}\n"
     assert "Type a message" in err
+
+
+def test_a_turn_reads_only_what_was_not_said_before(model: Path) -> None:
+    llm, lengths = LLM.load(model), list[int]()
+    llm.model.register_forward_pre_hook(lambda module, given: lengths.append(given[0].shape[1]))
+    talk = Answering(llm, ChatConfig(checkpoint_dir=model, temperature=0, max_new_tokens=12), print, CtrlC())
+    messages: list[dict[str, str]] = []
+    for number, line in enumerate(("Say red", "and blue", "and a very long list of colours that I do not know", "and")):
+        lengths.clear()
+        said = "".join(talk.answer(line)).removesuffix("\n")
+        read = lengths[0]
+        messages += [{"role": "user", "content": line}]
+        size = len(llm.to_answer(conversation_of(messages), 12, Sampling()).prompt_ids)
+        assert said == llm.chat(messages, max_new_tokens=12)
+        assert read == size if number == 0 else read < size / 2 or number == 2  # then it needs a larger cache
+        messages += [{"role": "assistant", "content": said}]
+
+
+def test_a_draft_changes_no_answer_and_is_told_of_at_the_end(talk: Talk, model: Path) -> None:
+    plain, _ = talk("Say red", "and blue")
+    out, err = talk("Say red", "and blue", draft_dir=model)
+    assert out == plain
+    assert err.count("The draft guessed") == 1 and "(100%)" in err.splitlines()[-1]
 
 
 def test_clear_system_and_help(talk: Talk, model: Path) -> None:

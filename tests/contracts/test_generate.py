@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import tiny_hf
 from conftest import assert_one_sentence
+from tiny_text import write_json
 
 from litft import LLM
 from litft.cli import main
@@ -35,7 +37,7 @@ GREEDY = ["--temperature", "0", "--max_new_tokens", "12"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tiny_hf.write_hf_folder(tmp_path_factory.mktemp("models") / "tiny", max_position_embeddings=512)
-    assert main(["convert", "from_hf", "--checkpoint_dir", str(folder)]) == 0
+    convert(folder)
     return folder
 
 
@@ -95,6 +97,43 @@ def test_samples_differ_and_come_again_with_their_seeds(here: Path, capsys: pyte
     several = ["generate", "--checkpoint_dir", "tiny", "--prompt", "Say red", "--max_new_tokens", "12"]
     assert main([*several, "--seed", "5", "--num_samples", "3"]) == 0
     assert capsys.readouterr().out == "\n---\n".join(first[0]["answer"]) + "\n"
+
+
+def test_a_draft_changes_no_greedy_answer_and_is_told_of(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert(tiny_hf.write_hf_folder(here / "small", max_position_embeddings=512, num_hidden_layers=1))
+    one = ["generate", "--checkpoint_dir", "tiny", "--prompt", "Say red", *GREEDY]
+    for words in (one, WORDS + GREEDY):
+        said = []
+        for flags in ([], ["--draft_dir", "small"], ["--draft_dir", "tiny", "--draft_tokens", "2"]):
+            assert main([*words, *flags, *(["--overwrite", "true"] if words is not one else [])]) == 0
+            out, err = capsys.readouterr()
+            said.append(out if words is one else Path("out.jsonl").read_text(encoding="utf-8"))
+            assert ("The draft guessed" in err) == bool(flags)
+        assert said[0] == said[1] == said[2]
+    assert re.search(r"The draft guessed (\d+) tokens; \1 of them were taken \(100%\)\.", err.replace(",", ""))
+
+
+def test_a_draft_that_cannot_guess_is_refused_before_weights_are_read(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_hf.write_hf_folder(here / "small", max_position_embeddings=64)
+    convert(folder)
+    capsys.readouterr()
+    one = ["generate", "--checkpoint_dir", "tiny", "--prompt", "Say red", "--draft_dir", "small"]
+    assert main([*one, "--max_new_tokens", "99"]) == 2
+    assert_one_sentence(*capsys.readouterr(), "reads at most 64 tokens", "go without the draft")
+    assert main([*one, "--draft_tokens", "0"]) == 2
+    assert_one_sentence(*capsys.readouterr(), "draft_tokens is 0; it must be at least 1")
+    write_json(folder / "tokenizer_config.json", {**tiny_hf.NAMES, "bos_token": "</s>"})
+    (folder / "lit_model.safetensors").write_bytes(b"")
+    assert main(one) == 2
+    assert_one_sentence(*capsys.readouterr(), "draft_dir small has another tokenizer than tiny", "same family")
+    assert main([*one[:-1], "nowhere"]) == 2
+    assert_one_sentence(*capsys.readouterr(), "nowhere")
+
+
+def convert(folder: Path) -> None:
+    assert main(["convert", "from_hf", "--checkpoint_dir", str(folder)]) == 0
 
 
 def test_the_same_command_goes_on_where_it_was_killed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ def test_mistakes_of_judge(project: Path, refused: Refused) -> None:
     refused([*JUDGE, "--judge", "acme/tinny"], "acme/tinny", "acme/tiny")
     refused([*JUDGE, *NOBODY, "--api_key_env", "NO_SUCH_KEY"], "The environment variable NO_SUCH_KEY")
     refused([*JUDGE, *NOBODY, "--prompt_file", "rows.csv"], "not both")
-    refused([*JUDGE[:3], "--b", "rows.jsonl", *NOBODY], "The answers rows.jsonl cannot be read")
+    refused([*JUDGE[:3], "--b", "rows.jsonl", *NOBODY], "Cannot read rows.jsonl: No such file")
 
 
 def test_a_judge_that_is_not_there_keeps_the_answers(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

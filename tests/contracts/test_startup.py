@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from litft.cli import find_command, main
-from litft.config.commands import COMMANDS, Command, dataset_names
+from litft.config.commands import COMMANDS, GROUPS, Command, dataset_names
 from litft.config.parse import parse_config
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
-DOORS = [path for path in SCRIPTS if path.stem != "build_demo_model"]  # which makes a part of the package
+# What makes a part of the project is no door to a command.
+MAKERS = {"build_demo_model", "build_config_hub", "config_hub_texts", "take_screenshots"}
+DOORS = [path for path in SCRIPTS if path.stem not in MAKERS]
 RECIPES = sorted(path for path in (ROOT / "finetune").glob("*.py") if path.name != "__init__.py")
 TORCH = ("torch", "lightning_fabric", "lightning", "safetensors", "tokenizers", "sentencepiece", "huggingface_hub")
 
@@ -57,7 +59,40 @@ def probe(words: list[str], blocked: tuple[str, ...] = (), file: Path | None = N
 def test_the_first_help_imports_next_to_nothing(words: list[str]) -> None:
     code, names, _, _ = probe(words)
     assert code == (2 if words == ["finetun"] else 0)
-    assert not names & {*TORCH, "numpy", "jsonargparse"}
+    assert not names & {*TORCH, "numpy", "jsonargparse", "yaml", "rich"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["finetune", "lora", "--help"], ["prepare", "--help"], ["list", "models"], ["completion", "bash"]],
+    ids=" ".join,
+)
+def test_what_only_tells_imports_no_parser(words: list[str]) -> None:
+    code, names, out, _ = probe(words)
+    assert code == 0 and out
+    assert not names & {*TORCH, "numpy", "rich", "tqdm"}
+    assert words[-1] != "--help" or "jsonargparse" not in names
+
+
+# What answers, exports and prepares; that it compiles nothing and steps nothing saves half of its start.
+UNTRAINED = (
+    "answer.prompt",
+    "answer.chat",
+    "serve.run",
+    "evaluate.command",
+    "export.merge",
+    "export.hf",
+    "data.shards",
+)
+
+
+def test_what_does_not_train_imports_neither_fabric_nor_a_compiler() -> None:
+    text = "import sys\n" + "".join(f"import litft.{name}\n" for name in UNTRAINED)
+    text += "print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    names = set(done.stdout.split())
+    assert "torch" in names and "litft.serve.run" in names
+    assert not names & {"torch._dynamo", "torch._inductor", "sympy", "lightning_fabric", "transformers", "rich"}
 
 
 NEEDED = ["--checkpoint_dir", "x", "--data_dir", "y"]
@@ -120,15 +155,51 @@ def test_an_example_of_the_table_is_one(command: Command) -> None:
     parse_config(getattr(importlib.import_module(module), name), rest, "litft", "")
 
 
-def test_commands_stand_in_the_first_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_stand_in_the_first_help_by_what_they_are_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {command.words[0] for command in COMMANDS} == {word for words in GROUPS.values() for word in words}
+    assert [line[:-1] for line in lines if line.endswith(":") and line[0] != " "] == list(GROUPS)
+    rows = [line for line in lines if line.startswith("  ")]
+    column = rows[0].index("the whole way")
+    assert all(len(line) <= 80 and line[column - 2 : column] == "  " and line[column] != " " for line in rows)
+    for command in COMMANDS:
+        assert any(" ".join(row.split()).startswith(command.words[0]) for row in rows), command
+    assert sum(row.startswith("  prepare ") for row in rows) == 4  # DATASET, --list, mix, join
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.words))
+def test_each_help_fits_its_columns(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["help", *command.words]) == 0
+    usage, _, *lines = capsys.readouterr().out.splitlines()
+    assert usage.startswith(f"usage: litft {' '.join(command.words)}") and usage.endswith("[--flag value ...]")
+    own = lines[lines.index("flags:") :]
+    assert all(len(line) <= 100 or " " not in line.strip() for line in own)
+    texts = [line for line in own if line.startswith(" " * 32)]
+    assert all(line[32] != " " for line in texts)
+
+
+def test_the_usage_names_what_must_be_given_and_flags_stand_in_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "lora", "--help"]) == 0
     out = capsys.readouterr().out
-    assert all(f"  {' '.join(command.words)} " in out and command.help in out for command in COMMANDS)
+    assert out.startswith("usage: litft finetune lora --checkpoint_dir DIR --data_dir DIR [--flag value ...]\n")
+    sections = ["flags:", "train: length and batches", "optim: optimizer and schedule", "eval: validation", "lora: "]
+    places = [out.index(f"\n{heading}") for heading in sections]
+    assert places == sorted(places)
+    assert places[-1] < out.index("--lora.r N ") and "rank of each adapter (default: 8)" in out
+    assert places[1] < out.index("--train.pack auto|packed|padded|shared_prefix") < places[2]
+    assert "--precision bf16-true|bf16-mixed|32-true" in out and "(default: 0.9,0.95)" in out
 
 
 def test_scripts_are_short() -> None:
-    assert len(SCRIPTS) > 8
-    for script in SCRIPTS:
+    assert len(DOORS) > 8
+    for script in DOORS:
         assert len(script.read_text(encoding="utf-8").splitlines()) <= 15, script.name
 
 

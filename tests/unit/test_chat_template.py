@@ -46,7 +46,8 @@ def served_ids(folder: Path, conversations: tuple[Conversation, ...] = CONVERSAT
 
 
 def trained_ids(folder: Path, style: PromptStyle) -> list[list[int]]:
-    return [encode_prompt(Tokenizer(folder), style, each) for each in CONVERSATIONS]
+    tokenizer = Tokenizer(folder)
+    return [encode_prompt(tokenizer, style, each) for each in CONVERSATIONS]
 
 
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])

@@ -28,6 +28,7 @@ from litft.train.kernels import compile_fault
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}Warning") for kind in ("Deprecation", "User")]
 CPU = torch.device("cpu")
 LLAMA = CONFIGS["llama"]
+ONE_BLOCK = dataclasses.replace(LLAMA, n_layer=1)  # each further one is compiled again, to the same
 LORA = LoRAConfig(r=2, dropout=0.0, targets=("q", "v", "proj", "mlp"))
 # Ten windows: of other lengths, other numbers of documents, one that goes on from another.
 WINDOWS = [
@@ -133,10 +134,9 @@ def test_gradients_are_those_of_plain_blocks(case: str) -> None:
 
 @pytest.mark.skipif(shutil.which("gcc") is None and shutil.which("c++") is None, reason="no compiler")
 def test_the_compiler_of_a_run_gives_the_same_gradients() -> None:
-    config = dataclasses.replace(LLAMA, n_layer=1)
     found = []
     for compiles in (True, False):
-        model = build(config, LoRA(dataclasses.replace(LORA, targets=("q", "v"))))
+        model = build(ONE_BLOCK, LoRA(dataclasses.replace(LORA, targets=("q", "v"))))
         if compiles:
             model.compile_blocks()
         model(torch.arange(32).view(2, 16)).square().mul(torch.arange(16)).sum().backward()
@@ -161,7 +161,7 @@ def broken(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
 
 
 def test_a_compiler_that_is_wrong_or_missing_is_found_out() -> None:
-    model = build(LLAMA, LoRA(LORA))
+    model = build(ONE_BLOCK, LoRA(LORA))
     assert compile_fault(model, CPU, "eager") is None
     torch._dynamo.reset()
     assert "off by" in str(compile_fault(model, CPU, wrong))
@@ -172,7 +172,7 @@ def test_a_compiler_that_is_wrong_or_missing_is_found_out() -> None:
 
 def test_a_run_is_never_compiled_to_other_gradients() -> None:
     """Whatever this torch makes of dropout and of gradients that are written out: it is said, or it is right."""
-    models = [build(LLAMA, LoRA(dataclasses.replace(LORA, dropout=0.1))) for _ in range(2)]
+    models = [build(ONE_BLOCK, LoRA(dataclasses.replace(LORA, dropout=0.1))) for _ in range(2)]
     fault = compile_fault(models[0], CPU, "eager")
     assert next(module.p for module in models[0].modules() if isinstance(module, torch.nn.Dropout)) == 0.1
     if fault is None:

@@ -13,7 +13,7 @@ from tiny_configs import CONFIGS, LLAMA
 from tiny_engine import bytes_tokenizer, ids_of
 from tiny_run import methods
 
-from litft.config.model import RopeScaling
+from litft.config.model import ModelConfig, RopeScaling
 from litft.errors import GenerationError
 from litft.generate import engine as engine_module
 from litft.generate.engine import Engine
@@ -29,10 +29,10 @@ KINDS = {**CONFIGS, "dynamic": DYNAMIC, "gqa alibi": dataclasses.replace(CONFIGS
 LENGTHS = (1, 2, 5, 9, 14, 20, 3, 7)
 
 
-def build(kind: str = "llama") -> GPT:
+def build(kind: str | ModelConfig = "llama", seed: int = 0) -> GPT:
     """Gives a random model whose answers depend on what it reads."""
-    model = GPT(KINDS[kind])
-    model.init_weights(seed=0)
+    model = GPT(KINDS[kind] if isinstance(kind, str) else kind)
+    model.init_weights(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

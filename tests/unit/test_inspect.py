@@ -15,6 +15,7 @@ import torch
 from tiny_rows import write_lines
 from tiny_text import EOS, byte_tokenizer, with_markers, write_checkpoint
 
+from litft import demo
 from litft.cli import main
 from litft.config.inspect import InspectConfig
 from litft.config.io import load_yaml
@@ -520,3 +521,13 @@ def test_rows_need_a_tokenizer(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "--checkpoint_dir" in capsys.readouterr().err
     assert main(["inspect", data_dir]) == 0
     assert "rows read" in capsys.readouterr().out
+
+
+def test_the_frame_is_found_in_the_tokens_of_the_demos_model() -> None:
+    tokenizer = Tokenizer(Path(demo.__file__).parent / "model")  # its decoder drops a space that single tokens keep
+    asked = Conversation((Message("user", "Give the plural.", "parrot"), Message("assistant", "parrots")))
+    [[(prompt, answer)]] = encode_exchanges(tokenizer, [ALPACA.exchanges(asked)])
+    ids, mask = [*prompt, *answer], [False] * len(prompt) + [True] * len(answer)
+    kinds, unknown = Frames(tokenizer, ALPACA).name(TokenReader(tokenizer).read(ids), mask)
+    assert unknown is None and kinds.count(TARGET) == 1 and kinds[-1] == END
+    assert set(kinds[:10]) == {TEMPLATE} and kinds.count(PROMPT) == 5

@@ -260,7 +260,7 @@ def test_mistakes_are_told_before_anybody_is_asked(
         run(longer, a=Path("nowhere"), prompt_file=Path("a.jsonl"))
     with wrong(CheckpointError, "nobody"):
         run(longer, judge="nobody", model=None)
-    with wrong(DataError, "The answers no.jsonl cannot be read"):
+    with wrong(DataError, "Cannot read no.jsonl"):
         run(longer, a=Path("no.jsonl"))
     with wrong(DataError, r'bad.jsonl, line 2 has no text "answer"'):
         write_lines(Path("bad.jsonl"), {"prompt": "x", "answer": "y"}, {"prompt": "x", "response": "y"})

@@ -11,8 +11,19 @@ from tiny_run import methods, variants
 from torch import Tensor, nn
 
 from litft.model.gpt import GPT
-from litft.model.packed import FEW_ROWS, Packed4bit, Packed8bit, PackedLinear, can_pack_4bit, prepare_for_decoding
-from litft.model.quantize import LAYERS, Linear4bit, QuantizedLinear
+from litft.model.packed import (
+    DIGITS,
+    FEW_ROWS,
+    Packed4bit,
+    Packed8bit,
+    PackedLinear,
+    Scaled8bit,
+    can_pack_4bit,
+    can_pack_8bit,
+    in_digits,
+    prepare_for_decoding,
+)
+from litft.model.quantize import LAYERS, Linear4bit, Linear8bit, QuantizedLinear
 
 ONEDNN = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
 DTYPES = [torch.float32, torch.bfloat16]
@@ -68,7 +79,7 @@ def test_few_bits_are_multiplied_by_as_they_are(form: str) -> None:
     layer = swapped(base)
     if isinstance(base, Linear4bit) and not can_pack_4bit(base):
         pytest.skip("needs a CPU with AVX-512 BF16")
-    assert isinstance(layer, Packed8bit if form == "bnb.int8" else Packed4bit)
+    assert isinstance(layer, Packed4bit | Packed8bit | Scaled8bit)
     for rows in (1, 3, 40):
         x = drawn(1, rows, 192, dtype=torch.bfloat16)
         right = F.linear(x.float(), wanted) + base.bias.float()
@@ -76,9 +87,61 @@ def test_few_bits_are_multiplied_by_as_they_are(form: str) -> None:
         assert (layer(x) - right).norm() < 0.01 * right.norm()
 
 
-@pytest.mark.parametrize("form", ["bnb.nf4", "bnb.int8"])
-def test_layers_of_odd_sizes_stay_as_they_are(form: str) -> None:
-    base = quantized(form, (24, 40))
+def drawn_8bit(size: tuple[int, int]) -> Linear8bit:
+    layer = quantized("bnb.int8", size)
+    assert isinstance(layer, Linear8bit)
+    return layer
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@torch.no_grad()
+def test_a_product_with_8_bits_is_as_exact_as_rounding_its_result(dtype: torch.dtype) -> None:
+    base = drawn_8bit((48, 1000))
+    if not can_pack_8bit(base):
+        pytest.skip("needs a CPU with VNNI")
+    layer, weight = Packed8bit(base), base.weight.double() * base.scale.double()[:, None]
+    layer.bias = None
+    x = drawn(5, 1000, dtype=dtype)
+    x[1, 7], x[2], x[3] = 1000, 0, x[3] * 1e-20  # one that stands out, none, and very small ones
+    right = F.linear(x.double(), weight)
+    rounded = (right.to(dtype) - right).norm(dim=1)
+    lost = (layer(x) - right).norm(dim=1)
+    assert (lost <= (1.1 if dtype == torch.bfloat16 else 50) * rounded).all()
+
+
+@torch.no_grad()
+def test_sums_of_8_bits_are_not_cut_off() -> None:
+    base = drawn_8bit((32, 4096))
+    if not can_pack_8bit(base):
+        pytest.skip("needs a CPU with VNNI")
+    base.weight.data.fill_(127)
+    layer = Packed8bit(base)
+    layer.bias, layer.scale = None, torch.ones(32)
+    assert torch.equal(layer(torch.ones(1, 4096)), torch.full((1, 32), 127 * 4096.0))
+
+
+@pytest.mark.parametrize("count", DIGITS.values())
+def test_digits_are_the_numbers(count: int) -> None:
+    x = drawn(6, 500)
+    x[0, :3] = torch.tensor([9.0, -9.0, 0.0])
+    digits, worths = in_digits(x, count)
+    numbers = ((digits.double() - 128) * worths.double()[..., None]).sum(1)
+    assert digits.shape == (6, count, 500)
+    assert ((numbers - x).abs().amax(1) <= worths[:, 0]).all() and (worths[:, 0] < 256.0 ** (1 - count)).all()
+
+
+@torch.no_grad()
+def test_without_vnni_8_bits_are_scaled_behind_a_plain_product() -> None:
+    base = drawn_8bit((64, 192))
+    layer = Scaled8bit(base)
+    for rows in (1, 40):
+        x = drawn(rows, 192, dtype=torch.bfloat16)
+        right = F.linear(x.float(), base.dequantize(torch.float32)) + layer.bias.float()
+        assert (layer(x) - right).norm() < 0.01 * right.norm()
+
+
+def test_layers_of_odd_sizes_stay_as_they_are() -> None:
+    base = quantized("bnb.nf4", (24, 40))
     assert swapped(base) is base
 
 

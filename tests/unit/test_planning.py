@@ -74,6 +74,7 @@ def allocated_bytes(work: Callable[[], object]) -> int:
         ("lora", {"quantize": "bnb.nf4-dq", "precision": "bf16-true"}),
         ("dora", {"precision": "bf16-true"}),
         ("dora", {"quantize": "bnb.nf4", "precision": "bf16-mixed"}),
+        ("lora", {"precision": "bf16-true", "n_expert": 4, "n_expert_per_token": 2}),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(str(part) for part in value.values()),
 )
@@ -82,7 +83,9 @@ def test_the_forecast_of_a_step_is_what_the_allocator_hands_out(
 ) -> None:
     if "quantize" in settings:
         pytest.importorskip("bitsandbytes")
-    world = make_world(tmp_path, **WIDE)
+    model = {name: settings[name] for name in settings if name.startswith("n_expert")}
+    settings = {name: settings[name] for name in settings if name not in model}
+    world = make_world(tmp_path, **WIDE, **model)
     run = open_run(
         make_config(world, **{"train__micro_batch_size": 4, **settings}), {**methods(), **variants()}[method]
     )

@@ -6,7 +6,6 @@ import gc
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -159,14 +158,13 @@ def live_bytes() -> int:
 
 def test_a_load_never_holds_more_than_one_weight_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model_dir = make_world(tmp_path, n_layer=4, n_embd=64, head_size=16, intermediate_size=128) / "model"
-    library, seen = load_bitsandbytes(), []
-    quantize_4bit = library.functional.quantize_4bit
+    seen, quantize = [], Linear4bit.quantize
 
-    def watched(*args: Any, **settings: Any) -> Any:
+    def watched(layer: Linear4bit, weight: Tensor) -> None:
         seen.append(live_bytes())
-        return quantize_4bit(*args, **settings)
+        quantize(layer, weight)
 
-    monkeypatch.setattr(library.functional, "quantize_4bit", watched)
+    monkeypatch.setattr(Linear4bit, "quantize", watched)
     gc.collect()
     gc.freeze()
     try:

@@ -171,7 +171,7 @@ def test_data_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
     check_data_fits(data, mine, tmp_path / "mine")
     with pytest.raises(DataError) as caught:
         check_data_fits(data, other, tmp_path / "other")
-    command = f"litft prepare lima --checkpoint_dir {tmp_path / 'other'} --destination_path {tmp_path} --overwrite true"
+    command = f"litft prepare lima --checkpoint_dir {tmp_path / 'other'} --destination_path {tmp_path}-other`"
     assert command in str(caught.value)
 
 

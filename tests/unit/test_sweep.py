@@ -96,7 +96,7 @@ def test_names_are_safe_and_differ() -> None:
         (("--sweep.lora.r", "8,0"), "lora.r is 0; it must be at least 1"),
         (("--sweep.lora.r", "8,,16"), "write the values to be tried"),
         (("--sweep.learning_rate", "1e-4,0.0001"), "has 0.0001 twice"),
-        (("--sweep.lern_rate", "1,2"), 'Did you mean "learning_rate"'),
+        (("--sweep.lern_rate", "1,2"), 'Did you mean "sweep.learning_rate"'),
         (("--sweep.out_dir", "a,b"), "cannot be swept: out_dir is the same for all runs"),
         (("--sweep.lora.r", "8,16", "--r", "4"), "--r and --sweep.lora.r are both given"),
         (("--max_steps", "--sweep.lora.r", "8,16"), "--max_steps needs a value"),
@@ -175,6 +175,7 @@ def test_the_same_command_skips_what_ended_goes_on_with_what_broke_and_a_failed_
     losses = {name: float(row["val_loss"]) for name, row in rows.items() if row["val_loss"]}
     assert f"at the end: {world / 'out' / min(losses, key=losses.__getitem__) / 'final'}" in said
     assert (world / "out" / "sweep.md").read_text().count("\n| ") == 4
+    assert "<h1>Report: 3 runs</h1>" in (world / "out" / "report.html").read_text()
     assert load_yaml(broken.folder / "run.yaml")["optim"]["learning_rate"] == 1e-2
 
 

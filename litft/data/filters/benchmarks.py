@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tqdm import tqdm
-
 from litft.config.filters import FiltersConfig
 from litft.data.filters.benchmark_files import iter_texts
 from litft.data.filters.row import Filter, Row
 from litft.data.filters.words import runs_of, words_of
 from litft.data.reading.places import shown_place
 from litft.errors import DataError
+from litft.terminal.bars import tracked
 
 SHORTEST_RUN = 8
 
@@ -78,7 +77,7 @@ def build(config: FiltersConfig) -> list[Filter]:
         return []
     index, least = RunIndex(config.benchmarks.words), min(SHORTEST_RUN, config.benchmarks.words)
     for name in config.benchmarks.files:
-        texts = tqdm(iter_texts(Path(name).expanduser()), desc=name, unit=" texts", leave=False, disable=None)
+        texts = tracked(iter_texts(Path(name).expanduser()), name, "texts", stays=False)
         if not sum(index.add(text, f"{name}, {shown_place(place)}") for place, text in texts):
             raise DataError(
                 f"The benchmark {name} holds no text of {least} words or more to look for; name another file, or leave "

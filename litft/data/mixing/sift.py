@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from litft.config.filters import FiltersConfig
 from litft.data.filters.bounds import NO_SCORE
@@ -19,6 +18,7 @@ from litft.data.mixing.parts import Rows
 from litft.data.mixing.removed import Removed
 from litft.data.mixing.scores import is_one_kind
 from litft.data.store import TEST_FILE
+from litft.terminal.bars import tracked
 from litft.text.tokenizer import Tokenizer
 
 NEAR, KEEP = "near", "keep"
@@ -54,7 +54,7 @@ class Sieve:
             return rows
         reader = RowReader(rows.data, self._tokenizer)
         taken: dict[str, dict[int, str]] = {each.name: {} for each in judging}
-        numbers = tqdm(rows.numbers.tolist(), f"reading {rows.part.name}", unit=" rows", leave=False, disable=None)
+        numbers = tracked(rows.numbers.tolist(), f"reading {rows.part.name}", "rows", stays=False)
         for number in numbers:
             row = reader.row(number)
             found = ((each.name, detail) for each in judging if (detail := each.judge(row)) is not None)

@@ -94,6 +94,21 @@ def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
+def iter_prompts(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Gives the rows of a file of prompts: JSON Lines, or plain text in which each line is a prompt.
+
+    Plain is what is named neither `.jsonl` nor `.json` and whose first line does not begin as an object does.
+
+    Raises:
+        DataError: naming file and line.
+    """
+    first = next((line for _, line in iter_lines(path) if line.strip()), "")
+    if path.suffix in (".jsonl", ".json") or first.lstrip().startswith("{"):
+        yield from iter_json_lines(path)
+        return
+    yield from ((number, {"prompt": line.rstrip("\r\n")}) for number, line in iter_lines(path) if line.strip())
+
+
 def broken_json(path: Path, line: int, column: int, error: NotJsonError, text: str, hint: str = "") -> DataError:
     """Builds the error of a file that is not JSON.
 

@@ -1,0 +1,74 @@
+"""The settings of runs: what differs from the defaults, and from each other. Knows no files."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from litft.config.parse import config_to_dict
+from litft.config.run import AdapterRun, FullRun, LoRARun, RunConfig
+from litft.data.view import Table
+from litft.report.read import RUN_FILE, RunFolder
+
+PLACES = ("checkpoint_dir", "data_dir", "out_dir")  # which have no default worth a line
+UNSET = "-"
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Gives the values of nested sections by their dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def defaults_for(method: str) -> dict[str, Any]:
+    """Gives the defaults of a run of this method, by dotted names."""
+    kinds: dict[str, type[RunConfig]] = {"lora": LoRARun, "adapter": AdapterRun, "adapter_v2": AdapterRun}
+    kind = kinds.get(method, FullRun)
+    return dict(leaves(config_to_dict(kind(checkpoint_dir=Path(), data_dir=Path()))))
+
+
+def changed(run: RunFolder) -> Table:
+    """Gives the settings of a run that are not the defaults, beside these."""
+    defaults = defaults_for(run.method)
+    rows: list[tuple[str, ...]] = [
+        (name, _shown(value), _shown(defaults[name]) if name in defaults else "not known to this version")
+        for name, value in leaves(run.settings)
+        if name not in PLACES and (name not in defaults or _shown(value) != _shown(defaults[name]))
+    ]
+    notes = () if rows else ("All settings are the defaults.",)
+    return Table("Settings that are not the defaults", ("setting", "this run", "default"), rows, notes)
+
+
+def differing(runs: Sequence[RunFolder]) -> Table:
+    """Gives the settings in which runs differ, a column for each run."""
+    told = [dict(leaves(run.settings)) for run in runs]
+    names = dict.fromkeys(name for each in told for name in each)
+    lines = ((name, *(_shown(each[name]) if name in each else UNSET for each in told)) for name in names)
+    rows = [line for line in lines if len(set(line[1:])) > 1]
+    return Table("Settings that differ", ("setting", *(run.name for run in runs)), rows)
+
+
+def command_again(run: RunFolder) -> str:
+    """Gives the command that repeats a run in a folder beside it."""
+    out_dir = run.path.with_name(f"{run.path.name}-again")
+    words = ["litft", "finetune", run.method, "--config", str(run.path / RUN_FILE), "--out_dir", str(out_dir)]
+    for name in ("resume", "overwrite"):  # which would go on with the old run, or delete one
+        if run.settings.get(name):
+            words += [f"--{name}", "false"]
+    return shlex.join(words)
+
+
+def _shown(value: object) -> str:
+    """Writes a value as YAML would, lists on one line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(each) for each in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
