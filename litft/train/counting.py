@@ -17,7 +17,8 @@ class Batches:
 
     Attributes:
         examples, tokens, targets: of their rows.
-        positions: tokens and padding.
+        positions: that are computed: tokens, of which those that rows share count once, and padding.
+        padding: of these.
         micro_batches: how many there are.
         longest: rows of the one with the most positions.
         next_longest: rows of the one that comes after it in its window; none where it is the last.
@@ -27,6 +28,7 @@ class Batches:
     tokens: int
     targets: int
     positions: int
+    padding: int
     micro_batches: int
     longest: list[int]
     next_longest: list[int]
@@ -40,26 +42,29 @@ class Batches:
 def count_batches(inputs: Inputs, plan: TrainPlan) -> Batches:
     """Splits the windows of the first epoch."""
     data, seed = inputs.train, inputs.config.seed if inputs.config.train.shuffle else None
-    examples = tokens = targets = positions = micro_batches = 0
+    examples = tokens = targets = positions = padding = micro_batches = 0
     most: tuple[tuple[int, int], list[int], list[int]] = ((0, 0), [], [])
     for step in range(min(plan.steps, plan.steps_per_epoch)):
         splits = split_rows(data, rows_of_window(inputs.train_rows, plan.window(step), seed), inputs.batching)
         for rows, neighbour in zip(splits, [*splits[1:], []], strict=True):
-            size = count_positions(data, rows, inputs.batching), int(data.target_counts[rows].sum())
+            computed, empty = count_positions(data, rows, inputs.batching)
+            size = computed, int(data.target_counts[rows].sum())
             if size > most[0]:
                 most = size, rows, neighbour
-            positions, targets = positions + size[0], targets + size[1]
+            positions, padding, targets = positions + computed, padding + empty, targets + size[1]
             examples, tokens = examples + len(rows), tokens + int(data.lengths[rows].sum())
         micro_batches += len(splits)
     _, longest, neighbour = most
-    return Batches(examples, tokens, targets, positions, micro_batches, longest, neighbour)
+    return Batches(examples, tokens, targets, positions, padding, micro_batches, longest, neighbour)
 
 
-def count_positions(data: PreparedData, rows: list[int], batching: Batching) -> int:
-    """Gives tokens and padding of one micro-batch, what rows share counted once."""
+def count_positions(data: PreparedData, rows: list[int], batching: Batching) -> tuple[int, int]:
+    """Gives the positions of one micro-batch, what rows share counted once, and how many of them are padding."""
     lengths = data.lengths[rows]
     if not batching.packed:
-        return len(rows) * int(lengths.max())
+        positions = len(rows) * int(lengths.max())
+        return positions, positions - int(lengths.sum())
     groups = shared_beginnings([before_targets(*data.row(row)) for row in rows]) if batching.shares else []
     tokens = int(lengths.sum()) - sum(shared * (len(places) - 1) for shared, places in groups)
-    return -(-tokens // MULTIPLE) * MULTIPLE
+    positions = -(-tokens // MULTIPLE) * MULTIPLE
+    return positions, positions - tokens

@@ -74,7 +74,7 @@ def _counts(inputs: Inputs, plan: TrainPlan, batches: Batches) -> dict[str, Any]
         "micro_batches": round(batches.micro_batches * share),
         "tokens": round(batches.tokens * share),
         "target_tokens": round(batches.targets * share),
-        "padding_share": 1 - batches.tokens / batches.positions,
+        "padding_share": batches.padding / batches.positions,
         "packed_share": batches.positions / (batches.micro_batches * inputs.batching.tokens),
         "flops": flops * plan.epochs,
     }

@@ -146,9 +146,11 @@ def test_a_recipes_own_loss_counts(tmp_path: Path) -> None:
 
 
 def test_positions_are_counted_as_the_loop_batches_them(tmp_path: Path) -> None:
-    for number, settings in enumerate(({"train__pack": "padded"}, {"train__pack": "packed"})):
-        world = make_world(tmp_path / str(number))
-        run = open_run(make_config(world, train__micro_batch_size=4, **settings), methods()["lora"])
+    for pack in ("padded", "packed", "shared_prefix"):
+        world = make_world(tmp_path / pack)
+        run = open_run(make_config(world, train__micro_batch_size=4, train__pack=pack), methods()["lora"])
+        for start in run.inputs.train.offsets[:-1].tolist():
+            run.inputs.train.input_ids[start : start + 30] = 5  # rows share what stands before their targets
         found = [
             batch
             for step in range(run.plan.steps_per_epoch)
@@ -158,8 +160,11 @@ def test_positions_are_counted_as_the_loop_batches_them(tmp_path: Path) -> None:
         assert batches.positions == sum(batch.input_ids.numel() for batch in found)
         assert batches.tokens == sum(batch.tokens for batch in found) == int(run.inputs.train.lengths.sum())
         assert batches.targets == sum(batch.target_tokens for batch in found)
+        assert batches.padding == sum(batch.padding_tokens for batch in found)
         assert (batches.micro_batches, batches.examples) == (len(found), 24)
-        assert int(run.inputs.train.lengths[batches.longest].sum()) == max(batch.tokens for batch in found)
+        longest = max(batch.input_ids.numel() for batch in found)
+        assert longest in [batch.input_ids.numel() for batch in found if sorted(batch.rows) == sorted(batches.longest)]
+    assert batches.positions < batches.tokens  # of the last: what rows share is computed once
 
 
 @pytest.mark.parametrize("method", ["full", "adapter"])
