@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from tiny_text import write_checkpoint
 
 from litft.generate.engine import Engine
-from litft.generate.request import Request
+from litft.generate.request import Answer, Request
 from litft.generate.sample import Sampling
 from litft.model.gpt import GPT
 from litft.text.tokenizer import Tokenizer
@@ -40,3 +41,15 @@ def ids_of(
     [answer] = engine.run([request])
     ids = [token.id for token in answer.tokens]
     return ids[:-1] if answer.finish == "stop" else ids
+
+
+def come_and_go(engine: Engine, asked: Sequence[Request], chance: random.Random) -> list[Answer]:
+    """Asks at random moments, and takes some questions back; gives the answers when all have ended."""
+    answers = list[Answer]()
+    while len(answers) < len(asked) or not engine.is_idle:
+        if len(answers) < len(asked) and chance.random() < 0.6:
+            answers.append(engine.add(asked[len(answers)]))
+        if answers and chance.random() < 0.1:
+            engine.cancel(chance.choice(answers))
+        engine.step()
+    return answers

@@ -1,9 +1,10 @@
-"""What a config dataclass can be told, leaf by leaf: the flags of its command. Knows no parser."""
+"""What a config dataclass can be told, leaf by leaf, and what one was told. Knows no parser."""
 
 from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,17 @@ def list_headings(kind: type[Any]) -> dict[str, str]:
         for field in dataclasses.fields(kind)
         if dataclasses.is_dataclass(types[field.name])
     }
+
+
+def told_leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Gives the values of nested sections by their dotted names, as flags name them.
+
+    Args:
+        values: as a YAML file of settings holds them.
+        prefix: what each name begins with.
+    """
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from told_leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from litft.config.leaves import told_leaves
 from litft.config.parse import config_to_dict
 from litft.config.run import AdapterRun, FullRun, LoRARun, RunConfig
 from litft.data.view import Table
@@ -16,20 +17,11 @@ PLACES = ("checkpoint_dir", "data_dir", "out_dir")  # which have no default wort
 UNSET = "-"
 
 
-def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Gives the values of nested sections by their dotted names."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def defaults_for(method: str) -> dict[str, Any]:
     """Gives the defaults of a run of this method, by dotted names."""
     kinds: dict[str, type[RunConfig]] = {"lora": LoRARun, "adapter": AdapterRun, "adapter_v2": AdapterRun}
     kind = kinds.get(method, FullRun)
-    return dict(leaves(config_to_dict(kind(checkpoint_dir=Path(), data_dir=Path()))))
+    return dict(told_leaves(config_to_dict(kind(checkpoint_dir=Path(), data_dir=Path()))))
 
 
 def changed(run: RunFolder) -> Table:
@@ -37,7 +29,7 @@ def changed(run: RunFolder) -> Table:
     defaults = defaults_for(run.method)
     rows: list[tuple[str, ...]] = [
         (name, _shown(value), _shown(defaults[name]) if name in defaults else "not known to this version")
-        for name, value in leaves(run.settings)
+        for name, value in told_leaves(run.settings)
         if name not in PLACES and (name not in defaults or _shown(value) != _shown(defaults[name]))
     ]
     notes = () if rows else ("All settings are the defaults.",)
@@ -46,7 +38,7 @@ def changed(run: RunFolder) -> Table:
 
 def differing(runs: Sequence[RunFolder]) -> Table:
     """Gives the settings in which runs differ, a column for each run."""
-    told = [dict(leaves(run.settings)) for run in runs]
+    told = [dict(told_leaves(run.settings)) for run in runs]
     names = dict.fromkeys(name for each in told for name in each)
     lines = ((name, *(_shown(each[name]) if name in each else UNSET for each in told)) for name in names)
     rows = [line for line in lines if len(set(line[1:])) > 1]

@@ -15,7 +15,6 @@ from litft.checkpoint.disk import publish_folder, require_space, write_json
 from litft.checkpoint.files import copy_side_files, save_model_config
 from litft.methods.base import weights_path
 from litft.methods.load import METHOD_FILE
-from litft.report.write import REPORT_FILE, try_report
 from litft.text.style_files import save_prompt_style
 from litft.train.best import take_best
 from litft.train.parallel import failing_together, gather, noticing_the_lost
@@ -50,6 +49,8 @@ def finish(run: Run, progress: Progress) -> dict[str, Any]:
             write_row_losses(inputs.out_dir / ROW_LOSSES_FILE, inputs.train, run.row_losses.state())
             write_json(inputs.out_dir / "summary.json", summary)
     if is_first:
+        from litft.report.write import REPORT_FILE, try_report  # not needed before, and slow to import
+
         try_report([inputs.out_dir], inputs.out_dir / REPORT_FILE, inputs.report)
     inputs.loggers.close(final, summary)
     for text in closing_words(summary, final, inputs.config.data_dir, run.method.name):

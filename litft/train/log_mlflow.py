@@ -27,6 +27,7 @@ from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 
+from litft.config.leaves import told_leaves  # noqa: E402
 from litft.data.store import MANIFEST_FILE  # noqa: E402
 from litft.report.write import REPORT_FILE  # noqa: E402
 from litft.train.log_csv import SAMPLES_FILE, SPIKES_FILE  # noqa: E402
@@ -96,7 +97,7 @@ class MLflowLogger(Logger):
         known = self._client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else self._client.create_experiment(name)
         run_id: str = self._client.create_run(experiment, run_name=str(self._start.out_dir)).info.run_id
-        params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in _flat(self._start.settings)]
+        params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in told_leaves(self._start.settings)]
         for first in range(0, len(params), MOST_PARAMS):
             self._client.log_batch(run_id, params=params[first : first + MOST_PARAMS])
         self._client.log_batch(run_id, tags=[RunTag(f"sha256.{name}", own) for name, own in self._start.hashes.items()])
@@ -106,12 +107,3 @@ class MLflowLogger(Logger):
         """Gives name and step of each number that the server has."""
         for name in self._client.get_run(self._run_id).data.metrics:
             yield from ((name, metric.step) for metric in self._client.get_metric_history(self._run_id, name))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Gives the settings of nested sections by their dotted names."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,6 +12,7 @@ from litft.checkpoint.convert import read_model_config
 from litft.checkpoint.disk import read_json, require_free, sha256_file, weights_sha256
 from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir
 from litft.config.io import load_yaml
+from litft.config.leaves import told_leaves
 from litft.config.model import ModelConfig
 from litft.config.optim import OptimConfig
 from litft.config.parse import config_to_dict
@@ -246,7 +245,7 @@ def check_same_run(config: RunConfig, path: Path) -> None:
         "train.save_async",
         "train.export_interval",
     }
-    before, now = dict(_leaves(load_yaml(path))), dict(_leaves(config_to_dict(config)))
+    before, now = dict(told_leaves(load_yaml(path))), dict(told_leaves(config_to_dict(config)))
     for name, value in now.items():
         if (name, value) == ("train.micro_batch_size", "auto"):
             continue  # it keeps the size that it began with
@@ -254,15 +253,6 @@ def check_same_run(config: RunConfig, path: Path) -> None:
             raise ConfigError(
                 f"{path} has {name} {before.get(name)}, this run has {value}; a resumed run keeps its settings."
             )
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Gives the values of nested sections by their dotted names."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def describe(inputs: Inputs, plan: TrainPlan) -> Table:

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIBRARY = sorted((ROOT / "litft").rglob("*.py"))
 RECIPES = sorted((ROOT / "finetune").glob("*.py"))
-FILES = [*LIBRARY, *RECIPES, *sorted((ROOT / "scripts").glob("*.py"))]
+MAKERS = [*(ROOT / "config_hub").glob("*.py"), *(ROOT / "tutorials").rglob("*.py")]
+FILES = [*LIBRARY, *RECIPES, *sorted((ROOT / "scripts").glob("*.py")), *sorted(MAKERS)]
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 LONGEST_FUNCTION, LONGEST_FILE, LONGEST_LOOP, LONGEST_RECIPE, MOST_CHOICES = 60, 399, 249, 129, 8

@@ -19,9 +19,7 @@ from litft.config.parse import parse_config
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
-# What makes a part of the project is no door to a command.
-MAKERS = {"build_demo_model", "build_config_hub", "config_hub_texts", "take_screenshots"}
-DOORS = [path for path in SCRIPTS if path.stem not in MAKERS]
+DOORS = [path for path in SCRIPTS if path.stem != "build_demo_model"]  # which makes a part of the project
 RECIPES = sorted(path for path in (ROOT / "finetune").glob("*.py") if path.name != "__init__.py")
 TORCH = ("torch", "lightning_fabric", "lightning", "safetensors", "tokenizers", "sentencepiece", "huggingface_hub")
 

@@ -31,12 +31,12 @@ CLOSE = 0.02  # of a forecast, between versions of torch
 
 
 def load_builder() -> Any:
-    """Gives `scripts/build_config_hub.py` as a module."""
-    sys.path.insert(0, str(ROOT / "scripts"))
+    """Gives `config_hub/build_config_hub.py` as a module."""
+    sys.path.insert(0, str(ROOT / "config_hub"))
     try:
         return importlib.import_module("build_config_hub")
     finally:
-        sys.path.remove(str(ROOT / "scripts"))
+        sys.path.remove(str(ROOT / "config_hub"))
 
 
 BUILDER = load_builder()

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 import torch
 from test_engine import KINDS, TOKENIZER, build, ids, prompts, request
-from tiny_engine import ids_of
+from tiny_engine import come_and_go, ids_of
 
 from litft.errors import GenerationError
 from litft.generate.draft import Draft, taken_of
@@ -164,13 +164,7 @@ def test_whoever_comes_and_goes_each_gets_its_answer(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("litft.generate.engine.READ_AT_ONCE", 7)
     asked = [request(prompt, chance.randint(1, 9)) for prompt in prompts(lengths=(18, *[chance.randint(1, 25)] * 25))]
     asked += [request((*asked[0].prompt_ids, *each.prompt_ids[:3]), 6) for each in asked[1:10]]
-    engine, answers = Engine(model, TOKENIZER, slots=4, room=45, draft=Draft(near(model), 3)), list[Answer]()
-    while len(answers) < len(asked) or not engine.is_idle:
-        if len(answers) < len(asked) and chance.random() < 0.6:
-            answers.append(engine.add(asked[len(answers)]))
-        if answers and chance.random() < 0.1:
-            engine.cancel(chance.choice(answers))
-        engine.step()
+    answers = come_and_go(Engine(model, TOKENIZER, slots=4, room=45, draft=Draft(near(model), 3)), asked, chance)
     for each, answer in zip(asked, answers, strict=True):
         assert ids(answer) == ids_of(model, each.prompt_ids, each.max_new_tokens)[: len(answer.tokens)]
     assert sum(answer.finish == "length" for answer in answers) > 20

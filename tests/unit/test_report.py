@@ -17,13 +17,14 @@ from tiny_run import make_config, make_world, methods, open_run, with_step_limit
 
 from litft.cli import find_command, main
 from litft.config.io import load_yaml
+from litft.config.leaves import told_leaves
 from litft.config.parse import config_to_dict, parse_config
 from litft.config.run import RunConfig
 from litft.data.html import generator_of
 from litft.report.answers import MOST_FRAMES, choose_steps, compare
 from litft.report.page import UPLOT, page_of
 from litft.report.read import read_run
-from litft.report.settings import command_again, defaults_for, leaves
+from litft.report.settings import command_again, defaults_for
 from litft.report.thin import MOST_POINTS, thin
 from litft.report.write import write_report
 from litft.train.finish import finish
@@ -270,7 +271,7 @@ def test_the_command_repeats_the_run(trained: Path) -> None:
 @pytest.mark.parametrize("method", ["lora", "adapter", "full"])
 def test_the_defaults_are_those_of_the_method(method: str) -> None:
     assert defaults_for(method)["optim.learning_rate"] == {"lora": 3e-4, "adapter": 3e-3, "full": 2e-5}[method]
-    assert dict(leaves({"a": {"b": 1}, "c": 2})) == {"a.b": 1, "c": 2}
+    assert dict(told_leaves({"a": {"b": 1}, "c": 2})) == {"a.b": 1, "c": 2}
 
 
 def test_a_page_is_replaced_whole(trained: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_engine import KINDS, build, ids, prompts, request
 from tiny_configs import PHI3
-from tiny_engine import bytes_tokenizer, ids_of
+from tiny_engine import bytes_tokenizer, come_and_go, ids_of
 
 from litft.config.model import RopeScaling
 from litft.generate.engine import Engine
@@ -130,13 +130,7 @@ def test_whoever_comes_and_goes_each_gets_its_answer(kind: str, monkeypatch: pyt
         stem = chance.choice(stems)
         asked.append(request((*stem[: chance.randint(1, len(stem))], *more), chance.randint(1, 9)))
     asked += asked[:6]
-    engine, answers = Engine(model, TOKENIZER, slots=3, room=45), list[Answer]()
-    while len(answers) < len(asked) or not engine.is_idle:
-        if len(answers) < len(asked) and chance.random() < 0.6:
-            answers.append(engine.add(asked[len(answers)]))
-        if answers and chance.random() < 0.1:
-            engine.cancel(chance.choice(answers))
-        engine.step()
+    answers = come_and_go(Engine(model, TOKENIZER, slots=3, room=45), asked, chance)
     for each, answer in zip(asked, answers, strict=True):
         assert ids(answer) == ids_of(model, each.prompt_ids, each.max_new_tokens)[: len(answer.tokens)]
     assert sum(answer.finish == "length" for answer in answers) > 20

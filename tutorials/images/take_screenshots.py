@@ -1,6 +1,6 @@
 """Takes the pictures of the README from the folder of a `litft demo`, by the Chromium of this machine.
 
-`python scripts/take_screenshots.py out/demo tutorials/images`; needs the packages of `pip install 'litft[dev]'`.
+`python tutorials/images/take_screenshots.py out/demo tutorials/images`; needs what `pip install 'litft[dev]'` brings.
 """
 
 from __future__ import annotations
