@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check parity demo-model clean
+.PHONY: demo test check parity faults demo-model bounds constraints audit sbom wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/litft demo
+	@echo "litft is $(BIN)/litft; \`source $(BIN)/activate\` puts it on your path."
 
 test: $(VENV)/.installed-dev check
 	$(BIN)/python -m pytest -n auto
@@ -21,8 +22,39 @@ check: $(VENV)/.installed-dev
 parity: $(VENV)/.installed-dev
 	$(BIN)/python tests/parity/table.py
 
+# Kills, fills and corrupts for a quarter of an hour; a short form is in `make test`.
+faults: $(VENV)/.installed-dev
+	PYTHONPATH=tests:tests/unit:tests/faults $(BIN)/python tests/faults/table.py --out benchmarks/results/faults.md
+
 demo-model: $(VENV)/.installed
 	$(BIN)/python scripts/build_demo_model.py
+
+# What stands around a release, with tools in an environment of its own (supply/).
+TOOLS := .venv-supply
+
+bounds: $(TOOLS)/.installed
+	PYTHON=$(PYTHON) UV=$(TOOLS)/bin/uv supply/bounds.sh
+
+constraints: $(VENV)/.installed-dev
+	$(BIN)/python supply/versions.py > constraints.txt
+
+audit: $(VENV)/.installed-dev $(TOOLS)/.installed
+	$(BIN)/python supply/licences.py
+	$(BIN)/python supply/versions.py --runtime | $(TOOLS)/bin/python supply/audit.py
+
+sbom: $(VENV)/.installed-dev $(TOOLS)/.installed
+	mkdir -p dist
+	$(BIN)/python supply/versions.py --runtime > dist/runtime.txt
+	$(TOOLS)/bin/cyclonedx-py requirements dist/runtime.txt --pyproject pyproject.toml --output-reproducible \
+	  --output-format JSON --output-file dist/litft.cdx.json
+
+wheel: $(TOOLS)/.installed
+	$(TOOLS)/bin/python supply/wheel.py
+
+$(TOOLS)/.installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet uv pip-audit cyclonedx-bom build
+	touch $@
 
 $(VENV)/.installed: pyproject.toml
 	@echo "Installing litft and what it needs into $(VENV), once ..."

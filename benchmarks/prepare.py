@@ -111,7 +111,7 @@ def encode_with_litft(name: str, alpaca: Path, checkpoint: Path) -> Run:
 
     config = PrepareConfig(checkpoint_dir=checkpoint, data_file=alpaca, prompt_style="alpaca", max_seq_length=512)
     with tempfile.TemporaryDirectory() as scratch:
-        setting = settle("alpaca", config, Path(scratch), lambda message: None)
+        setting = settle("alpaca", config, Path(scratch))
     gathering = gathering_of(setting)
     if name == OURS:
         rows = list(setting.source.read(alpaca))

@@ -9,7 +9,9 @@ import importlib
 import importlib.util
 import json
 import os
+import shlex
 import sys
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -19,12 +21,16 @@ from litft import __version__
 from litft.config.commands import COMMANDS, Command
 from litft.config.help import group_help, top_help
 from litft.config.processes import is_first
-from litft.errors import ConfigError, FaultsFoundError, LitftError, StoppedElsewhereError, did_you_mean
+from litft.errors import ConfigError, FaultsFoundError, LitftError, PreemptedError, StoppedElsewhereError, did_you_mean
 from litft.terminal.bars import close_all, say
+from litft.terminal.shown import for_stdout
 
 FAULTS_FOUND = 1
 USER_MISTAKE = 2
 INTERRUPTED = 130
+# What a write to an open file may meet: no space, a quota or a limit that is reached, a disk that fails or went away.
+DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
+TRAINING = ("finetune", "plan", "check")  # commands that take the settings of a run
 NAMES_HINT = """A last name that is unique may stand alone: --max_iters is --train.max_iters.
 --sweep.LEAF A,B runs every combination of such values: --sweep.learning_rate 1e-4,3e-4 --sweep.seed 1,2."""
 
@@ -70,7 +76,7 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
     known = [" ".join(command.words) for command in COMMANDS]
     below = [name.split(" ")[1] for name in known if typed and name.startswith(f"{typed[0]} ")]
     if below and len(typed) == 1:
-        raise ConfigError(f"litft {typed[0]} needs one of: {', '.join(below)}.")
+        raise ConfigError(f"{typed[0]} needs a name behind it: litft {typed[0]} --help lists them.")
     hint = did_you_mean(" ".join(typed), known) or did_you_mean(typed[0] if typed else "", known)
     raise ConfigError(f'There is no command "litft {" ".join(typed)}"; see litft --help.{hint}')
 
@@ -87,9 +93,10 @@ def _run_command(words: list[str]) -> None:
     elif words[0] in ("--version", "-V"):
         print(f"litft {__version__}")  # noqa: T201
     else:
+        if len(words) == 1 and words[0] in groups:
+            report(group_help(words[0]) + "\n")
         command, rest = find_command(words)
-        module, _, name = command.target.partition(":")
-        _call(command, lambda *given: getattr(importlib.import_module(module), name)(*given), rest)
+        _call(command, lambda *given: _import_target(command)(*given), rest)
 
 
 def _call(
@@ -114,28 +121,75 @@ def _call(
     kind = getattr(importlib.import_module(module), name)
     prog = prog or f"litft {' '.join(command.words)}"
     try:
-        runs = parse_runs(kind, words, prog, _description(command))
+        runs = parse_runs(kind, words, prog, _description(command), command.first)
     except HelpRequest as request:
         print(str(request).rstrip())  # noqa: T201
         return
     config = runs.runs[0].config
+    if runs.is_sweep and command.words[0] == "check":
+        raise ConfigError("--sweep is for litft finetune and litft plan; check one of its runs.")
     if runs.is_sweep:
         sweep = importlib.import_module("litft.train.sweep").run_sweep
         folder = f"out/{command.words[1]}/{config.data_dir.name}-sweep"
         sweep(runs, target, start or [sys.executable, "-m", "litft", *command.words], folder, report)
         return
+    if command.words[0] in TRAINING:
+        require_checkpoint(config.checkpoint_dir)
     speaks = is_first(getattr(config, "processes", 1))
-    result = target(*([command.bound] if command.bound else []), config, report if speaks else _say_nothing)
+    try:
+        result = target(*([command.bound] if command.bound else []), config, report if speaks else _say_nothing)
+    except PreemptedError as error:
+        report(f"{error} Go on with: {prog} {shlex.join(_without(words, '--resume', '--overwrite'))} --resume auto")
+        return
     if isinstance(result, Iterator):  # an answer, piece by piece
         for piece in result:
-            sys.stdout.write(piece)
+            sys.stdout.write(for_stdout(piece))
             sys.stdout.flush()
+
+
+def _without(words: Sequence[str], *flags: str) -> list[str]:
+    """Gives the words of a command without these flags and their values."""
+    kept, is_value = [], False
+    for word in words:
+        is_flag = word.startswith("--")
+        if (is_value and not is_flag) or word.partition("=")[0] in flags:
+            is_value = is_flag and "=" not in word
+        else:
+            kept.append(word)
+            is_value = False
+    return kept
+
+
+def _import_target(command: Command) -> Callable[..., Any]:
+    """Gives the function of a command.
+
+    Raises:
+        ConfigError: this litft was copied without it, as into a submission, which holds no demo.
+    """
+    module, _, name = command.target.partition(":")
+    try:
+        return typing.cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(f"This copy of litft is without {error.name}; an installed litft has it.") from error
+
+
+def require_checkpoint(path: Path) -> None:
+    """Says that a folder is not there now, and not after the seconds that the imports of a run take.
+
+    Raises:
+        CheckpointError: naming the nearest that is.
+    """
+    from litft.checkpoint.files import resolve_checkpoint_dir
+
+    resolve_checkpoint_dir(path)
 
 
 def _description(command: Command) -> str:
     """Gives what stands above the flags in a command's help."""
-    nested = command.words[0] in ("finetune", "plan")
-    return f"{command.help}\n\nexample: {command.example}" + (f"\n\n{NAMES_HINT}" if nested else "")
+    hint = f"\n\n{NAMES_HINT}" if command.words[0] in TRAINING else ""
+    return f"{command.help}\n\nexample: {command.example}{hint}"
 
 
 def _import_file(path: Path) -> Any:
@@ -175,7 +229,7 @@ def _answer(work: Callable[[], object]) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `litft --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written
-        if error.filename is None and error.errno != errno.ENOSPC:
+        if error.filename is None and error.errno not in DISK_FAILURES:
             raise
         report(f"litft: {error.filename or 'A file cannot be written'}: {error.strerror}.")
         return USER_MISTAKE

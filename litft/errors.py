@@ -8,6 +8,7 @@ LitftError
 ├── GenerationError   a prompt or sampling request that cannot be answered
 ├── TrainingError     a run that must stop (a loss that is not finite)
 ├── FaultsFoundError  what was checked has faults; exit code 1
+├── PreemptedError    the machine was asked for, the run is saved; exit code 0
 └── StoppedElsewhereError  another process of the same run stops it, and says why
 
 Each message is one sentence: what is wrong, the value, where it came from, what to do. The command line prints it and
@@ -50,6 +51,10 @@ class TrainingError(LitftError):
 
 class FaultsFoundError(LitftError):
     """What a command was to check has faults; the command itself did its work."""
+
+
+class PreemptedError(LitftError):
+    """A signal of a batch system stopped a run, which is saved and goes on when it is resumed; no mistake of a user."""
 
 
 class StoppedElsewhereError(LitftError):

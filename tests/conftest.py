@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, too
+
 import hypothesis
 import pytest
 import torch

@@ -11,6 +11,7 @@ import torch
 from tiny_text import write_checkpoint
 from torch.distributed.fsdp import FSDPModule
 
+from litft.checkpoint.disk import sha256_file
 from litft.checkpoint.files import load_model_config, save_model_config
 from litft.checkpoint.tensors import save_safetensors, tensor_specs
 from litft.config.optim import OptimConfig
@@ -80,8 +81,14 @@ def make_world(folder: Path, rows: int = 24, seed: int = 3, tokenizer_hash: str 
             source=torch.zeros(count),
             meta={"tokenizer": {"hash": tokenizer_hash or tokenizer.hash}, "source_names": ["random"]},
         )
-    (data_dir / "manifest.yaml").write_text("sources: {}\nfiles: {train.pt: {sha256: none}}\n")
+    write_manifest(data_dir)
     return folder
+
+
+def write_manifest(data_dir: Path) -> None:
+    """Says what train.pt is, as the end of a preparation does; again where a test has changed it."""
+    digest = sha256_file(data_dir / "train.pt")
+    (data_dir / "manifest.yaml").write_text(f"sources: {{}}\nfiles: {{train.pt: {{sha256: {digest}}}}}\n")
 
 
 def make_config(world: Path, **changes: Any) -> RunConfig:

@@ -26,11 +26,11 @@ from litft.text.encoding import Style, encode_prompt
 from litft.text.style_files import load_style
 from litft.text.tokenizer import Tokenizer
 
-HELP = """/clear         forget what was said; the system text stays
+HELP = """/clear         forget what was said; the system text stays (or /reset)
 /system TEXT   tell the model TEXT before the conversation; without TEXT nothing
 /save FILE     write the conversation as one line of JSON
 /help          show this
-/exit          end; so does Ctrl-D
+/exit          end (or /quit); so does Ctrl-D
 Ctrl-C stops an answer; at the prompt, twice, it ends the chat."""
 
 
@@ -59,7 +59,7 @@ def chat(config: ChatConfig, report: Report = lambda message: None) -> Iterator[
     with ctrl_c.taken():
         while (line := _ask(report, ctrl_c)) is not None:
             word, _, rest = line.strip().partition(" ")
-            if word == "/exit":
+            if word in ("/exit", "/quit"):
                 break
             if word.startswith("/") and word[1:].isalpha():
                 talk.obey(word, rest.strip())
@@ -134,7 +134,7 @@ class Talk:
 
     def obey(self, word: str, rest: str) -> None:
         """Does what a line such as `/save FILE` says."""
-        if word == "/clear":
+        if word in ("/clear", "/reset"):
             self._history.exchanges.clear()
             self._report("Forgotten.")
         elif word == "/system":

@@ -51,6 +51,8 @@ def from_hf(config: FromHfConfig, report: Report = lambda message: None) -> Path
     model = model_config_from_hf(hf_config, name)
     if ignored := unknown_fields(hf_config, name):
         report(f"config.json has fields that litft does not know and ignores: {', '.join(ignored)}.")
+    if "auto_map" in hf_config:
+        report(f"{folder / 'config.json'} names code of its own (auto_map); litft runs no code of a checkpoint.")
     weights = open_weights(folder, FAMILIES[model.family].standard_name)
     plan = plan_from_hf(model, weights.specs, folder)
     _check_tied(plan, weights, folder)
@@ -63,7 +65,7 @@ def from_hf(config: FromHfConfig, report: Report = lambda message: None) -> Path
         f"at most {plain_size(peak_bytes)} of memory are needed."
     )
     slices = (made for rule in plan.rules for made in slices_of_ours(rule, weights.bits))
-    save_safetensors(folder / WEIGHTS_NAME, with_progress(slices, n_bytes, "Converting"), plan.specs)
+    save_safetensors(folder / WEIGHTS_NAME, with_progress(slices, n_bytes, "Converting"), plan.specs, keeps_digest=True)
     save_model_config(folder, model)
     report(f"Converted {len(plan.specs)} tensors ({plain_size(n_bytes)}) to {folder / WEIGHTS_NAME}.")
     return folder

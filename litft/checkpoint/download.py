@@ -23,6 +23,7 @@ from litft.checkpoint.weights import weights_files
 from litft.config.convert import FromHfConfig
 from litft.config.download import DownloadConfig
 from litft.errors import CheckpointError
+from litft.terminal.shown import without_secrets
 
 # The kinds of weights in the order of preference, as (what proves the kind is there, the files of that kind).
 _KINDS = (
@@ -71,7 +72,7 @@ def _fetch(config: DownloadConfig, report: Callable[[str], None]) -> None:
     except (HTTPError, OSError) as error:
         if isinstance(error, HfHubHTTPError) or not _is_complete(folder, config.tokenizer_only):
             raise CheckpointError(_explain(error, config)) from None
-        report(f"{constants.ENDPOINT} cannot be reached: using the files in {folder} as they are.")
+        report(f"{without_secrets(constants.ENDPOINT)} cannot be reached: using the files in {folder} as they are.")
         return
     sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or []}
     wanted = wanted_files(sizes, config)
@@ -102,7 +103,7 @@ def wanted_files(sizes: Mapping[str, int], config: DownloadConfig) -> list[str]:
         CheckpointError: the repository holds no weights that litft reads.
     """
     side_files = [name for name in sizes if any(fnmatchcase(name, pattern) for pattern in SIDE_FILES)]
-    side_files = [name for name in side_files if "/" not in name]
+    side_files = [name for name in side_files if re.fullmatch(r"[\w.+-]+", name)]  # in this folder, and to be shown
     if config.tokenizer_only:
         return side_files
     for proof, files in _KINDS:
@@ -141,7 +142,7 @@ def _is_complete(folder: Path, tokenizer_only: bool) -> bool:
 
 def _explain(error: Exception, config: DownloadConfig) -> str:
     """Says in one sentence what went wrong with the hub and what to do; never with the token in it."""
-    where = f"{config.repo_id} at {constants.ENDPOINT}"
+    where = f"{config.repo_id} at {without_secrets(constants.ENDPOINT)}"
     token_advice = "give a token with --access_token or HF_TOKEN"
     if isinstance(error, GatedRepoError):
         return f"{where} is gated; accept its terms on its page, then {token_advice}."
@@ -153,6 +154,6 @@ def _explain(error: Exception, config: DownloadConfig) -> str:
     for secret in filter(None, (config.access_token, get_token())):
         told = told.replace(secret, "***")
     return (
-        f"Could not fetch {where} ({type(error).__name__}: {told}); check the connection, HF_ENDPOINT and the disk, "
-        "then run the same command again: it goes on where it stopped."
+        f"Could not fetch {where} ({type(error).__name__}: {without_secrets(told)}); check the connection, HF_ENDPOINT "
+        "and the disk, then run the same command again: it goes on where it stopped."
     )

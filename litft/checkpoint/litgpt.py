@@ -152,7 +152,7 @@ def convert_model(weights: HfWeights, folder: Path, out_dir: Path) -> tuple[Mode
     n_bytes = sum(spec.n_bytes for spec in specs.values())
     require_space(out_dir, n_bytes)
     tensors = _made(rules, weights)
-    save_safetensors(out_dir / WEIGHTS_NAME, with_progress(tensors, n_bytes, "Converting"), specs)
+    save_safetensors(out_dir / WEIGHTS_NAME, with_progress(tensors, n_bytes, "Converting"), specs, keeps_digest=True)
     save_model_config(out_dir, model)
     copy_side_files(folder, out_dir)
     write_json(out_dir / "config.json", hf_config)

@@ -34,17 +34,59 @@ def load_pickled(path: Path, advice: str) -> object:
         CheckpointError: it holds something else than tensors and plain values, or is damaged or of an old form.
     """
     try:
+        refuse_packed(path)
         if _protocol(path) <= 2:
-            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            return with_own_numbers(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
         # torch's own safe reader stops at protocol 2, in which `torch.save` writes.
         harmless = types.SimpleNamespace(__name__="pickle", Unpickler=_HarmlessUnpickler)
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=False, pickle_module=harmless)
+        return with_own_numbers(
+            torch.load(path, map_location="cpu", mmap=True, weights_only=False, pickle_module=harmless)
+        )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds something else than tensors, which could run code, and was not loaded; {advice}."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} cannot be read (cut short, or saved before PyTorch 1.6); {advice}.") from error
+
+
+def refuse_packed(path: Path) -> None:
+    """Refuses an archive that is larger unpacked: torch packs nothing, and zeros become a thousandth.
+
+    Raises:
+        BadZipFile: naming what is packed.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise zipfile.BadZipFile(f"{packed[0]} is packed")
+
+
+def with_own_numbers(loaded: object) -> object:
+    """Gives what a file holds, if each tensor has all of its numbers there.
+
+    A file may say that a tensor's rows are all the same bytes: a few bytes then are as many numbers as it likes.
+
+    Raises:
+        ValueError: a tensor has more than the file.
+    """
+    waiting: list[Any] = [loaded]
+    seen = set[int]()  # a list may stand in another many times, or in itself
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, torch.Tensor):
+            if part.numel() * part.element_size() > part.untyped_storage().nbytes():
+                raise ValueError("a tensor has more numbers than the file")
+        elif isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, (list, tuple)):
+            waiting += part
+    return loaded
 
 
 class _HarmlessUnpickler(pickle.Unpickler):

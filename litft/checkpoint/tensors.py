@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import numpy as np
 from safetensors import safe_open
 
-from litft.checkpoint.disk import atomic_path
+from litft.checkpoint.disk import atomic_path, flush_and_hash, forget_sha256, keep_sha256
 from litft.errors import CheckpointError
 from litft.terminal.bars import Bar
 
@@ -44,6 +44,8 @@ DTYPES = {
     "BOOL": ("bool", 1),
 }
 _MAX_HEADER_BYTES = 100_000_000  # Source: `MAX_HEADER_SIZE` in the safetensors library
+_MOST_SIZES, _LARGEST_SIZE = 8, 2**48  # of a tensor
+_SHOWN = 100  # characters of a wrong shape
 _PIECE_BYTES = 128 * 1024  # what a processor's cache holds is copied twice as fast as a whole tensor
 _MEND = "remove it, then download or convert it again"
 _KINDS = {name: kind for kind, (name, _) in DTYPES.items()}
@@ -175,9 +177,15 @@ def _offsets(entry: Mapping[str, Any]) -> tuple[int, int]:
 def _spec_of(entry: Mapping[str, Any]) -> TensorSpec:
     """Turns one header entry into a spec."""
     shape = entry["shape"]
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise ValueError(f"shape {shape}")
+    # The product of many sizes of many digits would take hours.
+    if not isinstance(shape, list) or len(shape) > _MOST_SIZES or not all(map(_is_size, shape)):
+        raise ValueError(f"shape {str(shape)[:_SHOWN]}")
     return TensorSpec(entry["dtype"], tuple(shape))
+
+
+def _is_size(value: object) -> bool:
+    """Says whether a tensor can have so many rows."""
+    return type(value) is int and 0 <= value <= _LARGEST_SIZE
 
 
 def _check_places(path: Path, places: list[tuple[int, int, str]], specs: Mapping[str, TensorSpec]) -> None:
@@ -212,6 +220,7 @@ def save_safetensors(
     pieces: Iterable[tuple[str, Tensor | Bits]],
     specs: Mapping[str, TensorSpec],
     metadata: Mapping[str, str] | None = None,
+    keeps_digest: bool = False,
 ) -> None:
     """Writes a safetensors file, one tensor in memory at a time; it appears whole or not at all.
 
@@ -220,20 +229,26 @@ def save_safetensors(
         pieces: every tensor of `specs` by its name, in any order; whole, or its bits in slices, first rows first.
         specs: what will come, so that the header can be written first.
         metadata: the file's notes; by default `{"format": "pt"}`, without which older loaders refuse the file.
+        keeps_digest: whether its SHA-256 is kept beside it; it is computed while the disk takes the file.
 
     Raises:
         CheckpointError: the disk is full or cannot be written.
     """
     header, places = _layout(specs, metadata or {"format": "pt"})
+    forget_sha256(path)
     ends = {name: place + specs[name].n_bytes for name, place in places.items()}
     try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            file.write(header)
-            for name, piece in pieces:
-                assert isinstance(piece, np.ndarray) or _spec_of_tensor(piece) == specs[name], name
-                file.seek(places[name])
-                places[name] += _write(file, piece if isinstance(piece, np.ndarray) else as_bits(piece))
-            assert places == ends, {name for name in ends if places[name] != ends[name]}
+        with atomic_path(path) as temporary:
+            with temporary.open("wb") as file:
+                file.write(header)
+                for name, piece in pieces:
+                    assert isinstance(piece, np.ndarray) or _spec_of_tensor(piece) == specs[name], name
+                    file.seek(places[name])
+                    places[name] += _write(file, piece if isinstance(piece, np.ndarray) else as_bits(piece))
+                assert places == ends, {name for name in ends if places[name] != ends[name]}
+            digest = flush_and_hash(temporary) if keeps_digest else None
+        if digest:
+            keep_sha256(path, digest)
     except OSError as error:
         raise CheckpointError(f"Cannot write {path}: {error.strerror}.") from error
 

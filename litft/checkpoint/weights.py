@@ -120,7 +120,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CheckpointError(f'{index} has no "weight_map" from tensors to files; download it again.')
     for shard in sorted(set(weight_map.values())):
-        if not shard.endswith((".safetensors", ".bin")) or re.search(r"[\\/:]", shard):
+        if not shard.endswith((".safetensors", ".bin")) or re.search(r"[\\/:]", shard) or not shard.isprintable():
             raise CheckpointError(
                 f'{index} names the shard "{shard}", which is no weight file beside it; do not use this model.'
             )

@@ -36,17 +36,26 @@ class Command:
     flags: tuple[str, ...] = ()
 
 
-def _finetune(method: str, config: str, help: str) -> Command:
+def _finetune(method: str, help: str) -> Command:
     """A recipe: `litft.recipes.<method>` is `finetune/<method>.py`."""
     example = f"litft finetune {method} --checkpoint_dir meta-llama/Llama-2-7b-hf --data_dir data/lima --max_iters 1000"
-    return Command(("finetune", method), f"litft.config.run:{config}", f"litft.recipes.{method}:main", help, example)
+    config = f"litft.config.run:{METHODS[method]}Run"
+    return Command(("finetune", method), config, f"litft.recipes.{method}:main", help, example)
 
 
-def _plan(method: str, config: str) -> Command:
+def _plan(method: str) -> Command:
     """A recipe that tells what it would do."""
     example = f"litft plan {method} --checkpoint_dir meta-llama/Llama-2-7b-hf --data_dir data/lima"
     target, help = f"litft.recipes.{method}:main", f"what litft finetune {method} would need: memory, steps, time"
-    return Command(("plan", method), f"litft.config.run:{config}", target, help, example, flags=("--dry_run=true",))
+    config = f"litft.config.run:{METHODS[method]}Run"
+    return Command(("plan", method), config, target, help, example, flags=("--dry_run=true",))
+
+
+def _check(method: str) -> Command:
+    """A config tried on a few of its own rows."""
+    example = f"litft check {method} --checkpoint_dir meta-llama/Llama-2-7b-hf --data_dir data/lima"
+    target, help = "litft.check.command:check", f"try litft finetune {method} on a few rows: what must be equal, is it?"
+    return Command(("check", method), f"litft.config.check:Check{METHODS[method]}", target, help, example, method)
 
 
 @dataclass(frozen=True)
@@ -89,10 +98,8 @@ def _prepare(dataset: str) -> Command:
     """A dataset: one file under `data/sources/`."""
     known = PREPARING.get(dataset, Preparing())
     example = f"litft prepare {dataset} --checkpoint_dir meta-llama/Llama-2-7b-hf{known.flags}"
-    words, config = ("prepare", dataset), f"litft.config.prepare:{known.config}"
-    return Command(
-        words, config, "litft.data.shards:prepare_missing", known.help or f"the {dataset} dataset", example, dataset
-    )
+    config, help = f"litft.config.prepare:{known.config}", known.help or f"the {dataset} dataset"
+    return Command(("prepare", dataset), config, "litft.data.shards:prepare_missing", help, example, dataset)
 
 
 def dataset_names() -> list[str]:
@@ -107,6 +114,7 @@ GROUPS = {
     "models": ("download", "convert"),
     "data": ("prepare", "inspect", "curate"),
     "train": ("finetune", "plan", "report"),
+    "trust": ("check", "verify", "repeat"),
     "use": ("generate", "chat", "serve"),
     "measure": ("evaluate", "judge"),
     "share": ("merge", "export", "submit"),
@@ -115,10 +123,11 @@ GROUPS = {
 SUMMARIES = {
     "prepare": ("prepare DATASET", "a published dataset or your own file: litft prepare --help"),
     "plan": ("plan METHOD", "what a finetuning run would need: memory, steps, time"),
+    "check": ("check METHOD", "try a run on a few of its rows: gradients, resuming, merging, ids of prompts"),
     "copy-recipe": ("copy-recipe METHOD FILE", "a recipe as a file of your own, to be changed"),
     "completion": ("completion SHELL", "print a script that completes commands and flags: bash, zsh or fish"),
 }
-METHODS = ("full", "lora", "adapter", "adapter_v2")
+METHODS = {"full": "Full", "lora": "LoRA", "adapter": "Adapter", "adapter_v2": "Adapter"}  # and their configs
 SHELLS = {
     "bash": "source <(litft completion bash)",
     "zsh": "source <(litft completion zsh)",
@@ -139,14 +148,17 @@ def _copy_recipe(method: str) -> Command:
     )
 
 
+def _list(what: str, help: str, flags: str = "") -> Command:
+    """A table of what has a name here."""
+    target, example = f"litft.contents.listing:list_{what}", f"litft list {what} {flags}".rstrip()
+    return Command(("list", what), "litft.config.contents:ListConfig", target, help, example)
+
+
 def _completion(shell: str) -> Command:
     """The script of one shell."""
-    words, config, target = (
-        ("completion", shell),
-        "litft.config.contents:NothingConfig",
-        "litft.config.completion:complete",
-    )
-    return Command(words, config, target, f"a script for {shell}: {SHELLS[shell]}", f"litft completion {shell}", shell)
+    config, target = "litft.config.contents:NothingConfig", "litft.config.completion:complete"
+    help, example = f"a script for {shell}: {SHELLS[shell]}", f"litft completion {shell}"
+    return Command(("completion", shell), config, target, help, example, shell)
 
 
 COMMANDS = (
@@ -164,20 +176,9 @@ COMMANDS = (
         "all datasets: rows, licence, who wrote the answers (the same as prepare --list)",
         "litft list datasets --match alpaca",
     ),
-    Command(
-        ("list", "styles"),
-        "litft.config.contents:ListConfig",
-        "litft.contents.listing:list_styles",
-        "prompt styles, for prepare --prompt_style",
-        "litft list styles",
-    ),
-    Command(
-        ("list", "methods"),
-        "litft.config.contents:ListConfig",
-        "litft.contents.listing:list_methods",
-        "ways to finetune, and what each trains",
-        "litft list methods",
-    ),
+    _list("styles", "prompt styles, for prepare --prompt_style"),
+    _list("configs", "files of settings that litft brings, for --config", "--match qlora"),
+    _list("methods", "ways to finetune, and what each trains"),
     *map(_copy_recipe, METHODS),
     *map(_completion, SHELLS),
     Command(
@@ -280,14 +281,28 @@ COMMANDS = (
         "litft curate backtranslate --documents texts.jsonl --checkpoint_dir out/lora/lima/final --score true "
         "--min_score 4.5 --out pairs.jsonl",
     ),
-    _finetune("full", "FullRun", "train every weight"),
-    _finetune("lora", "LoRARun", "train low-rank adapters"),
-    _finetune("adapter", "AdapterRun", "train LLaMA-Adapter v1"),
-    _finetune("adapter_v2", "AdapterRun", "train LLaMA-Adapter v2"),
-    _plan("full", "FullRun"),
-    _plan("lora", "LoRARun"),
-    _plan("adapter", "AdapterRun"),
-    _plan("adapter_v2", "AdapterRun"),
+    _finetune("full", "train every weight"),
+    _finetune("lora", "train low-rank adapters"),
+    _finetune("adapter", "train LLaMA-Adapter v1"),
+    _finetune("adapter_v2", "train LLaMA-Adapter v2"),
+    *map(_plan, METHODS),
+    *map(_check, METHODS),
+    Command(
+        ("verify",),
+        "litft.config.check:VerifyConfig",
+        "litft.check.verify:verify",
+        "compare a run, an export or prepared data with the hashes written when it was made",
+        "litft verify out/lora/lima",
+        first="folder",
+    ),
+    Command(
+        ("repeat",),
+        "litft.config.check:RepeatConfig",
+        "litft.check.repeat:repeat",
+        "run a finished run again, and compare weights and metrics",
+        "litft repeat out/lora/lima",
+        first="run",
+    ),
     Command(
         ("merge",),
         "litft.config.answer:MergeConfig",

@@ -16,6 +16,7 @@ from litft.config.leaves import Leaf
 NARROWEST, WIDEST = 60, 100  # columns
 FLAG_COLUMN = 32  # where a flag's text begins; a longer flag has a line of its own
 LONGEST_CHOICE = 32  # characters of a|b|c behind a flag's name
+LONGEST_NAMES = 40  # the same, of the commands of a group
 WORDS = {bool: "true|false", int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
@@ -35,10 +36,26 @@ def group_help(group: str) -> str:
     members = [command for command in COMMANDS if command.words[0] == group]
     rows = [(" ".join(command.words), command.help) for command in members]
     example = f"example: {members[0].example}"
-    return "\n".join([f"usage: litft {group} NAME [--flag value ...]", "", *_table(rows), "", example])
+    names = "|".join(command.words[1] for command in members)
+    if len(names) > LONGEST_NAMES:
+        names = SUMMARIES[group][0].removeprefix(f"{group} ")
+    bare = f" {first_word(members[0].first)}" if members[0].first else ""
+    usage = f"usage: litft {group} {names}{bare} [--flag value ...]"
+    return "\n".join([usage, "", *_table(rows), "", example])
 
 
-def flags_help(prog: str, description: str, fields: Mapping[str, Leaf], headings: Mapping[str, str]) -> str:
+def first_word(name: str) -> str:
+    """Gives what stands in a usage for a value without its flag, such as RUN.
+
+    Args:
+        name: of the flag.
+    """
+    return name.removesuffix("s").upper()
+
+
+def flags_help(
+    prog: str, description: str, fields: Mapping[str, Leaf], headings: Mapping[str, str], first: str | None = None
+) -> str:
     """Gives the text of a command's own `--help`.
 
     Args:
@@ -46,9 +63,11 @@ def flags_help(prog: str, description: str, fields: Mapping[str, Leaf], headings
         description: what it does, and examples.
         fields: every flag by its dotted name.
         headings: what each section is.
+        first: the flag whose value may stand right behind the command, without its name.
     """
     needed = [name for name, field in fields.items() if field.default is REQUIRED]
-    usage = " ".join([prog, *(f"--{name} {_value(name, fields[name])[0]}" for name in needed), "[--flag value ...]"])
+    shown = [first_word(name) if name == first else f"--{name} {_value(name, fields[name])[0]}" for name in needed]
+    usage = " ".join([prog, *shown, "[--flag value ...]"])
     lines = [f"usage: {usage}", "", description]
     groups: dict[str, list[str]] = {name: [] for name in ("", *headings)}
     for name, field in fields.items():

@@ -19,7 +19,8 @@ class InspectConfig:
     data_dir: Path = leaf(REQUIRED, "prepared data: train.pt, test.pt and manifest.yaml; may stand first, without --")
     checkpoint_dir: Path | None = leaf(
         None,
-        "a model with the tokenizer of the data (default: the one beside the data, else its model in checkpoints/)",
+        "a model with the tokenizer of the data (default: the one beside the data, else its model where it was, or in "
+        "checkpoints/)",
     )
     split: Literal["train", "test"] = leaf("train", "which file to look into")
     example: tuple[int, ...] = leaf((), "numbers of rows to show, from 0: 0,7")

@@ -16,6 +16,20 @@ from typing import Any, Literal
 
 from litft.errors import ConfigError, did_you_mean
 
+# Well above the largest models that there are; a file that says more would fill the memory, or is a joke.
+LARGEST = {
+    "n_layer": 2**12,
+    "n_head": 2**16,
+    "n_embd": 2**20,
+    "n_query_groups": 2**16,
+    "head_size": 2**16,
+    "intermediate_size": 2**24,
+    "block_size": 2**30,
+    "vocab_size": 2**24,
+    "padded_vocab_size": 2**24,
+}
+LARGEST_NUMBER = 1e30  # of those that are no sizes; float32 ends at 3e38
+
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
@@ -48,6 +62,17 @@ class RopeScaling:
     short_factors: tuple[float, ...] = ()
     long_factors: tuple[float, ...] = ()
     magnitude: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that no angle can be computed with.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        _refuse_unsound(self, "the rope scaling")
+        for field in ("factor", "low_freq_factor", "high_freq_factor", "original_block_size"):
+            if getattr(self, field) <= 0:
+                raise ConfigError(f"{field} of the rope scaling is {getattr(self, field)}; it must be above 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,14 +169,22 @@ class ModelConfig:
     full_attention_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses sizes that contradict each other.
+        """Refuses sizes that contradict each other, or that no model has.
 
         Raises:
-            ConfigError: a size is not positive, or the heads do not divide.
+            ConfigError: a size is not positive or absurdly large, a number is not finite, or the heads do not divide.
         """
-        for field in ("n_layer", "n_head", "n_embd", "n_query_groups", "head_size", "intermediate_size", "block_size"):
+        for field, largest in LARGEST.items():
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} of {self.name} is {getattr(self, field)}; it must be at least 1.")
+            if getattr(self, field) > largest:
+                raise ConfigError(f"{field} of {self.name} is absurdly large; the most is {largest:,}.")
+        _refuse_unsound(self, self.name)
+        if not (self.rope_base > 0 and 0 <= self.rotary_percentage <= 1 and 0 <= self.n_expert <= LARGEST["n_head"]):
+            raise ConfigError(
+                f"{self.name} has rope_base {self.rope_base}, rotary_percentage {self.rotary_percentage} and n_expert "
+                f"{self.n_expert}, of which one is none that a model can have."
+            )
         if self.n_head % self.n_query_groups:
             raise ConfigError(
                 f"{self.name} has n_head {self.n_head} and n_query_groups {self.n_query_groups}; "
@@ -275,6 +308,21 @@ def _is_of_type(value: Any, kind: Any) -> bool:
     if choices:
         return any(_is_of_type(value, choice) for choice in choices)
     return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _refuse_unsound(values: ModelConfig | RopeScaling, name: str) -> None:
+    """Refuses numbers that are not finite, or that arithmetic cannot hold.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    for field in dataclasses.fields(values):
+        value = getattr(values, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float, complex)) and not abs(number) <= LARGEST_NUMBER:
+                raise ConfigError(f"{field.name} of {name} is no number that can be computed with.")
+            if isinstance(number, complex):
+                raise ConfigError(f"{field.name} of {name} is the root of a number below 0.")
 
 
 @cache

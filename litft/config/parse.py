@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from litft.config.fields import REQUIRED, describe_type
-from litft.config.help import flags_help
+from litft.config.help import first_word, flags_help
 from litft.config.io import dump_yaml, load_yaml
 from litft.config.leaves import Leaf, list_headings, list_leaves
+from litft.config.other_names import LIT_GPT_NAMES, OTHERS_NAMES
+from litft.config.shipped import find_config
 from litft.config.sweep import PREFIX, Runs, SweptRun, check_axis, combine, name_runs, split_values
 from litft.errors import ConfigError, did_you_mean
 
@@ -27,41 +29,6 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 
-# Spellings of Lit-GPT that the field's tutorials use, and the leaf they mean.
-LIT_GPT_NAMES = {"csv_dir": "data_file", "csv_path": "data_file", "override_max_seq_length": "max_seq_length"}
-# Names that other programs have for a leaf, some meaning it in another unit: a hint, never taken.
-OTHERS_NAMES = {
-    "lr": "optim.learning_rate",
-    "optimizer": "optim.name",
-    "lr_scheduler_type": "optim.schedule",
-    "warmup_steps": "optim.lr_warmup_steps",
-    "warmup_ratio": "optim.lr_warmup_steps",
-    "max_grad_norm": "optim.clip_norm",
-    "max_norm": "optim.clip_norm",
-    "batch_size": "train.global_batch_size",
-    "gradient_accumulation_steps": "train.global_batch_size",
-    "per_device_train_batch_size": "train.micro_batch_size",
-    "num_train_epochs": "train.epochs",
-    "num_epochs": "train.epochs",
-    "max_length": "train.max_seq_length",
-    "packing": "train.pack",
-    "save_steps": "train.save_interval",
-    "eval_steps": "eval.interval",
-    "gradient_checkpointing": "train.checkpoint",
-    "lora_rank": "lora.r",
-    "rank": "lora.r",
-    "lora_r": "lora.r",
-    "lora_alpha": "lora.alpha",
-    "lora_dropout": "lora.dropout",
-    "lora_target_modules": "lora.targets",
-    "target_modules": "lora.targets",
-    "output_dir": "out_dir",
-    "model": "checkpoint_dir",
-    "model_name_or_path": "checkpoint_dir",
-    "dataset": "data_dir",
-    "dataset_name": "data_dir",
-    "report_to": "logger",
-}
 COMMAND_LINE = "the command line"
 
 
@@ -87,7 +54,7 @@ def parse_config(kind: type[Config], args: Sequence[str], prog: str, description
     return typing.cast(Config, parse_runs(kind, args, prog, description).runs[0].config)
 
 
-def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str) -> Runs:
+def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str, first: str | None = None) -> Runs:
     """Gives what flags and YAML ask for; flags override `--config FILE`.
 
     Args:
@@ -95,6 +62,7 @@ def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str
         args: the words after the command.
         prog: the command as typed, for the help.
         description: what the command does and an example or two, for the help.
+        first: the flag whose value may stand right behind the command, without its name.
 
     Raises:
         ConfigError: an unknown, missing, repeated or mistyped value.
@@ -103,7 +71,7 @@ def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str
     fields = dict(list_leaves(kind))
     flags = _read_flags(args, fields)
     if "help" in flags:
-        raise HelpRequest(flags_help(prog, description, fields, list_headings(kind)))
+        raise HelpRequest(flags_help(prog, description, fields, list_headings(kind), first))
     parser = _build_parser(fields)
     given: dict[str, Given] = {}
     if "config" in flags:
@@ -120,7 +88,9 @@ def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str
         raise HelpRequest(dump_yaml({name: value for name, value in told.items() if not _is_secret(fields, name)}))
     missing = [name for name, field in fields.items() if field.default is REQUIRED and name not in {*given, *axes}]
     if missing:
-        raise ConfigError(f"{' and '.join('--' + name for name in missing)} must be given; see {prog} --help.")
+        named = " and ".join(first_word(name) if name == first else f"--{name}" for name in missing)
+        form = f": {prog} {first_word(first)}" if first in missing else ""
+        raise ConfigError(f"{named} must be given{form}; see {prog} --help.")
     points = combine(axes)
     runs = [
         SweptRun(name, point, _build(kind, _with_values(namespace, point)))
@@ -208,8 +178,9 @@ def _full_name(name: str, fields: dict[str, Leaf], origin: str, before: str = ""
     known = [*fields, *(full.rpartition(".")[2] for full in fields), *_sections(fields)]
     what = f"flag --{before}{name}" if origin == COMMAND_LINE else f'key "{before}{name}" in {origin}'
     meant = OTHERS_NAMES.get(name.rpartition(".")[2])
-    hint = f' Did you mean "{before}{meant}"?' if meant in fields else did_you_mean(name, known, before)
-    raise ConfigError(f"Unknown {what}.{hint}")
+    start = f"--{before}" if origin == COMMAND_LINE else before
+    hint = f' Did you mean "{start}{meant}"?' if meant in fields else did_you_mean(name, known, start)
+    raise ConfigError(f"Unknown {what}.{hint or ' --help lists all flags.' * (origin == COMMAND_LINE)}")
 
 
 def _sections(fields: dict[str, Leaf]) -> list[str]:
@@ -248,7 +219,7 @@ def _read_flags(args: Sequence[str], fields: dict[str, Leaf]) -> dict[str, Given
 
 def _read_file(path: Path, fields: dict[str, Leaf]) -> dict[str, Given]:
     """Reads a YAML file of nested sections, dotted names or lone leaf names."""
-    return _read_values(load_yaml(path), fields, str(path))
+    return _read_values(load_yaml(find_config(path)), fields, str(path))
 
 
 def _read_values(values: dict[str, Any], fields: dict[str, Leaf], origin: str) -> dict[str, Given]:
@@ -314,7 +285,8 @@ def _check_types(parser: ArgumentParser, fields: dict[str, Leaf], given: dict[st
             if isinstance(namespace[name], float) and not math.isfinite(namespace[name]):
                 raise ValueError("not finite")
         except (ArgumentError, ValueError) as error:
-            raise ConfigError(f'{value.origin} is "{value.text}"; it must be {describe_type(field.type)}.') from error
+            said = "***" if field.secret else value.text
+            raise ConfigError(f'{value.origin} is "{said}"; it must be {describe_type(field.type)}.') from error
     return namespace
 
 

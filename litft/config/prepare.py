@@ -11,6 +11,7 @@ from litft.config.contents import ListConfig
 from litft.config.fields import REQUIRED, leaf, require_at_least, require_seed
 from litft.errors import ConfigError, did_you_mean
 
+DEFAULT_LENGTH = 2048  # tokens
 TRAIN_ON = ("completions", "all", "last")
 # Of these, and of roles, what leaves loss on answers alone.
 ANSWERS_ONLY = ("completions", "last", "assistant")
@@ -25,7 +26,7 @@ class Preparation:
     destination_path: Path | None = leaf(
         None, "where train.pt, test.pt and manifest.yaml go (default data/<dataset>; of a shard <dataset>-1-of-8)"
     )
-    max_seq_length: int = leaf(2048, "longest row in tokens; capped at the model's context")
+    max_seq_length: int = leaf(DEFAULT_LENGTH, "longest row in tokens; at most the model's context")
     test_split_fraction: float = leaf(0.1, "share of the rows held out, at most 2,000 rows")
     seed: int = leaf(42, "decides which rows are held out")
     prompt_style: str | None = leaf(

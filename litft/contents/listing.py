@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from litft.config.commands import COMMANDS
 from litft.config.contents import ListConfig, ListModelsConfig
 from litft.config.model import ModelConfig, named_models
+from litft.config.shipped import shipped_configs
 from litft.errors import ConfigError, did_you_mean
 from litft.text.styles import STYLES
 
@@ -52,6 +53,14 @@ def list_methods(config: ListConfig, report: Report) -> Iterator[str]:
     """Gives the table of methods, line by line."""
     rows = [(each.words[1], each.help, f"litft {' '.join(each.words)}") for each in COMMANDS if _finetunes(each.words)]
     yield from _table(("name", "what", "command"), rows, config)
+
+
+def list_configs(config: ListConfig, report: Report) -> Iterator[str]:
+    """Gives the table of the files that litft brings, line by line: the name to type, and what each is for."""
+    found = sorted(shipped_configs().items())
+    rows = [(name, path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")) for name, path in found]
+    yield from _table(("for --config", "what"), rows, config)
+    report("Each says at its top what to run before, and what memory it takes; --print_config shows all its settings.")
 
 
 def parameters(model: ModelConfig) -> int:

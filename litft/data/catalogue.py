@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Callable, Iterator
 
@@ -13,14 +14,13 @@ from litft.errors import ConfigError, did_you_mean
 HEAD = ("name", "rows", "answers by", "licence", "on the hub", "a row")
 ORIGINS = {"human": "people", "model": "a model", "unknown": "?"}
 
-# Widest line and cell of a licence; the rest of a longer one is in the README or in the dataset's file.
-# What a row is stands on a line of its own.
-WIDTH, LICENCE_CHARACTERS = 120, 25
-SCHEMA_INDENT = "    "
+# Columns of a terminal that are used; a licence that is longer than its cell is in the README or in the dataset's file.
+NARROWEST, WIDEST, LICENCE_CHARACTERS = 60, 120, 25
+INDENT = "    "  # of what stands below the cells: the place on the hub, and what a row is
 
 
 def list_sources(config: PrepareListConfig, report: Callable[[str], None]) -> Iterator[str]:
-    """Gives the table of all datasets, two lines for each, ordered by name.
+    """Gives the table of all datasets, some lines for each, ordered by name.
 
     Args:
         config: which of them.
@@ -36,10 +36,14 @@ def list_sources(config: PrepareListConfig, report: Callable[[str], None]) -> It
     if not shown:
         raise ConfigError(f"No dataset has {config.match} in its line.{did_you_mean(wanted, SOURCES)}")
     rows = [HEAD, *shown]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD) - 1)]
-    for *cells, schema in rows:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD) - 2)]
+    width = min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
+    for *cells, place, schema in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        yield f"{line}\n{SCHEMA_INDENT}{schema}\n"
+        below = textwrap.fill(
+            f"{place}: {schema}", width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False
+        )
+        yield f"{line}\n{below}\n"
 
 
 def _cells(source: Source) -> tuple[str, ...]:
@@ -50,5 +54,5 @@ def _cells(source: Source) -> tuple[str, ...]:
         ORIGINS[source.origin],
         textwrap.shorten(source.licence, LICENCE_CHARACTERS, placeholder=" ..."),
         source.repo_id or "--data_file",
-        textwrap.shorten(source.schema, WIDTH - len(SCHEMA_INDENT), placeholder=" ..."),
+        source.schema,
     )

@@ -5,6 +5,7 @@ Knows no tokenizer and no formats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,7 +106,8 @@ class Gathering:
         advice = (
             f"{self.source.name} is {self.source.schema}"
             if is_all
-            else f"max_rejected_fraction is {allowed}; mend the rows or raise it"
+            else f"max_rejected_fraction is {allowed:g}; mend them, or leave them out with --max_rejected_fraction "
+            f"{_enough(count, read)}"
         )
         hint = nearest_command(self.source.name, self.paths[0]) if is_all else ""
         raise DataError(f"{count} of {read} rows of {self._named()} cannot be used ({shown}{more}); {advice}.{hint}")
@@ -115,6 +117,11 @@ class Gathering:
         if len(self.paths) == 1:
             return str(self.paths[0])
         return str(self.config.data_file or self.source.repo_id)
+
+
+def _enough(count: int, read: int) -> float:
+    """Gives a share, in hundredths, that allows so many rows of those read."""
+    return math.ceil(100 * count / read) / 100
 
 
 def _scored(rows: Rows, scores: Scores) -> Rows:

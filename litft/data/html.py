@@ -32,7 +32,11 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin-bottom: .8rem; } a
 p { margin: .4rem 0; } .soft { color: var(--soft); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0; } dd { margin: 0; }
 dt { color: var(--soft); }
-.wide { overflow-x: auto; } .wide:focus-visible { outline: 2px solid var(--bar); }
+.wide { overflow-x: auto; background: linear-gradient(to right, var(--back) 1rem, transparent 2rem),
+  linear-gradient(to left, var(--back) 1rem, transparent 2rem),
+  linear-gradient(to right, var(--line), transparent 1rem), linear-gradient(to left, var(--line), transparent 1rem);
+  background-attachment: local, local, scroll, scroll; }
+.wide:focus-visible { outline: 2px solid var(--bar); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .15rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child { text-align: left; font-weight: normal; } thead th { color: var(--soft); font-weight: normal; }

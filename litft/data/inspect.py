@@ -14,7 +14,7 @@ from litft.data.html import refuse_foreign
 from litft.data.listing import iter_lines
 from litft.data.page import COMMAND, page_of
 from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, find_data_dir
-from litft.data.texts import find_tokenizer, require_tokenizer, saved_style
+from litft.data.texts import find_tokenizer, model_advice, require_tokenizer, saved_style
 from litft.data.view import ShownRow, View
 from litft.errors import DataError
 from litft.terminal.bars import tracked
@@ -81,9 +81,9 @@ def _rows(config: InspectConfig, data: PreparedData, report: Report) -> tuple[st
     is_asked = bool(config.example) or config.grep is not None or config.longest is not None
     tokenizer = (require_tokenizer if is_asked else find_tokenizer)(data, config.checkpoint_dir)
     if tokenizer is None:
-        chosen = "no rows: the tokenizer is not at hand; --checkpoint_dir names its model"
-        report(f"{data.path} is shown without its texts; name the model of its tokenizer with --checkpoint_dir.")
-        return chosen, []
+        missing = f"The rows are not shown, as the tokenizer is not at hand; {model_advice(data)}."
+        report(missing)
+        return missing, []
     numbers, chosen = _choose(config, data, tokenizer)
     frames = Frames(tokenizer, saved_style(data))
     reader, names = TokenReader(tokenizer), overview.source_names(data)

@@ -163,22 +163,6 @@ class Ledger:
             "rejected": [_listed(row) for row in self.rejected.first],
         }
 
-    def table(self) -> str:
-        """Gives the numbers as lines to read, aligned."""
-        cells = {
-            name.replace("_", " "): f"{value:.1%}" if isinstance(value, float) else f"{value:,}"
-            for name, value in self.counts().items()
-        }
-        wide, deep = max(map(len, cells)), max(map(len, cells.values()))
-        lines = [f"  {name:<{wide}}  {value:>{deep}}" for name, value in cells.items()]
-        if self.bos:
-            lines.append(
-                "  BOS in a row  " + ", ".join(f"{count}: {rows:,} rows" for count, rows in sorted(self.bos.items()))
-            )
-        if any(self.lengths):
-            lines.append(f"  lengths       {bars(self.lengths)}")
-        return "\n".join(lines)
-
 
 def bars(counts: Sequence[int]) -> str:
     """Draws numbers as bars of one character; one that is not 0 is seen."""

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from litft.data.view import LENGTHS, ROWS, STEP, Run, ShownBatch, ShownRow, ShownStep, Table, View, visible
+from litft.terminal.shown import Painted
 from litft.text.frames import ANSWER, END, PROMPT, TARGET, TEMPLATE
 from litft.text.token_texts import TokenText
 
@@ -122,7 +123,7 @@ def _line(label: str, place: int, tokens: list[TokenText], run: Run, in_colour: 
     """Gives one line of tokens."""
     mark = "*" if run.is_learned else " "
     said = BETWEEN.join(_painted(token, run.kind) if in_colour else _said(token) for token in tokens)
-    return f"  {label:<{_LABEL}} {place:>{_POSITION}} {mark} {BETWEEN}{said}{BETWEEN}\n"
+    return Painted(f"  {label:<{_LABEL}} {place:>{_POSITION}} {mark} {BETWEEN}{said}{BETWEEN}\n")
 
 
 def _said(token: TokenText) -> str:

@@ -20,8 +20,10 @@ from litft.data.mixing.scores import check_scores
 from litft.data.mixing.shares import choose
 from litft.data.mixing.sift import KEEP, NEAR, Sieve
 from litft.data.overview import shares_of
+from litft.data.paths import MODEL_PLACE
 from litft.data.publish import refuse_taken
 from litft.data.store import TEST_FILE, TRAIN_FILE
+from litft.data.summary import next_steps
 from litft.data.texts import find_tokenizer, require_tokenizer
 from litft.errors import DataError
 from litft.text.tokenizer import Tokenizer
@@ -144,5 +146,6 @@ def _tell(manifest: dict[str, Any], destination: Path, report: Report) -> None:
         report(
             "WARNING: no row is held out, and a run needs some; prepare one of the folders with some, or filter less."
         )
+        return
     order = "" if manifest["order"] == "shuffled" else " --train.shuffle false"
-    report(f"Next: litft finetune lora --checkpoint_dir CHECKPOINT --data_dir {destination}{order}")
+    report(next_steps(destination, manifest["files"], manifest.get(MODEL_PLACE, "CHECKPOINT")) + order)

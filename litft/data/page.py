@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from itertools import dropwhile
 
 from litft.data.html import contents, facts_list, heading, opening, table_part
 from litft.data.view import LENGTHS, ROWS, SETTINGS, STEP, Run, ShownBatch, ShownRow, ShownStep, View, visible
@@ -92,7 +93,7 @@ def _lengths(lengths: list[tuple[str, int]]) -> Iterator[str]:
     """Gives the histogram, each bar with its number."""
     highest = max(count for _, count in lengths)
     yield f'{heading(LENGTHS)}<ul class="bars">\n'
-    for name, count in lengths:
+    for name, count in dropwhile(lambda pair: not pair[1], lengths):
         bar = f'<div class="bar" style="width: {100 * count / highest:.1f}%"></div>'
         yield f"<li><span>{name}</span><span>{count:,}</span>{bar}</li>\n"
     yield "</ul>\n"

@@ -1,10 +1,12 @@
-"""What a user may have meant by a path that is not there. Knows no formats."""
+"""Paths as users write them: one that is not there, one that may be written down. Knows no formats."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from litft.errors import did_you_mean
+
+MODEL_PLACE = "checkpoint_dir"  # of a manifest: where the model was, as `place_of` has it
 
 
 def path_hint(path: Path) -> str:
@@ -22,3 +24,17 @@ def path_hint(path: Path) -> str:
     if not path.parent.is_dir():
         return ""
     return did_you_mean(str(path), [str(entry) for entry in path.parent.iterdir()])
+
+
+def place_of(checkpoint_dir: Path) -> dict[str, str]:
+    """Gives where a model is, for a manifest: as seen from the working folder.
+
+    Nothing where it lies elsewhere: a manifest is shared, and such a path tells of a machine and of its user.
+
+    Args:
+        checkpoint_dir: as the user named it.
+    """
+    if checkpoint_dir.is_absolute() and not checkpoint_dir.is_relative_to(Path.cwd()):
+        return {}
+    path = checkpoint_dir.relative_to(Path.cwd()) if checkpoint_dir.is_absolute() else checkpoint_dir
+    return {MODEL_PLACE: path.as_posix()}

@@ -6,9 +6,8 @@ by a missing manifest. Knows no model but its context length and the number of i
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,19 @@ from torch import Tensor
 from litft.checkpoint.convert import read_model_config
 from litft.checkpoint.disk import sha256_file
 from litft.checkpoint.files import resolve_checkpoint_dir
-from litft.config.prepare import Preparations, PrepareConfig
+from litft.config.prepare import DEFAULT_LENGTH, Preparations, PrepareConfig
 from litft.data.augment import read_paraphrases
 from litft.data.flow import Setting, keep_rows
 from litft.data.gather import SHOWN_REASONS, Gathering, refuse_origin
 from litft.data.kept import Kept, Part
 from litft.data.ledger import LENGTH_BINS, Ledger, Manifest
+from litft.data.paths import place_of
 from litft.data.publish import publish, refuse_taken
 from litft.data.reading.hub import file_labels, find_files
 from litft.data.reading.local import folder_faults
 from litft.data.sources import SOURCES
 from litft.data.store import FORMAT, MANIFEST_FILE, TEST_FILE, TRAIN_FILE
+from litft.data.summary import first_row, next_steps, summary
 from litft.data.vocabulary import extend_tokenizer
 from litft.errors import DataError, did_you_mean
 from litft.text.conversation import dialogue
@@ -41,8 +42,6 @@ Report = Callable[[str], None]
 
 # Above this share of rows dropped or cut, the user is told how to keep them.
 LOUD_SHARE = 0.1
-
-SHOWN_CHARACTERS = 80
 
 
 def prepare(dataset: str, config: Preparations, report: Report = lambda message: None) -> Manifest:
@@ -61,7 +60,7 @@ def prepare(dataset: str, config: Preparations, report: Report = lambda message:
         CheckpointError, TokenizerError, ConfigError: the model, its tokenizer or the prompt style cannot be used.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        return _prepare(settle(dataset, config, Path(scratch), report), Path(scratch), report)
+        return _prepare(settle(dataset, config, Path(scratch)), Path(scratch), report)
 
 
 def _prepare(setting: Setting, scratch: Path, report: Report) -> Manifest:
@@ -82,18 +81,18 @@ def _prepare(setting: Setting, scratch: Path, report: Report) -> Manifest:
     _report_reading(setting, gathering, report)
     manifest = Manifest(
         setting.destination,
-        settings_of(setting),
+        {**settings_of(setting), **place_of(config.checkpoint_dir)},
         {setting.source.name: {**files_of(gathering), "origin": gathering.origin, "found": gathering.found}},
         {setting.source.name: ledger},
     )
     tokenizer = scratch if setting.new_tokens else None
     manifest.files.update(publish(setting.destination, parts, _meta(setting), manifest.to_dict(), tokenizer))
-    _report(setting, ledger, report)
+    _report(setting, ledger, parts, report)
     report(first_row(setting.tokenizer, ends, parts[TRAIN_FILE]))
     if config.part:
         report(f"Next: litft prepare join --data_dirs {setting.destination},... when all {config.part[1]} are there")
     else:
-        report(f"Next: litft finetune lora --checkpoint_dir {config.checkpoint_dir} --data_dir {setting.destination}")
+        report(next_steps(setting.destination, parts, config.checkpoint_dir))
     return manifest
 
 
@@ -105,24 +104,11 @@ def _parts(kept: Kept, config: Preparations) -> dict[str, Part]:
     return {name: part for name, part in files if len(part["source"])}
 
 
-def first_row(tokenizer: Tokenizer, ends: Collection[int], part: dict[str, Tensor]) -> str:
-    """Shows the first row as it will be trained: the end of its prompt, and what carries loss, end token included."""
-    end = int(part["offsets"][1])
-    ids, mask = part["input_ids"][:end], part["target_mask"][:end]
-    first = int(mask.int().argmax())
-    prompt, answer = (tokenizer.decode(piece.tolist()) for piece in (ids[:first], ids[first:][mask[first:]]))
-    how = "then the end token" if int(ids[-1]) in ends else "cut, without an end token"
-    return (
-        f"first row, {end} tokens\n  prompt  ...{json.dumps(prompt[-SHOWN_CHARACTERS:], ensure_ascii=False)}\n"
-        f"  trained {json.dumps(answer[:SHOWN_CHARACTERS], ensure_ascii=False)}, {how}"
-    )
-
-
-def settle(dataset: str, config: Preparations, scratch: Path, report: Report) -> Setting:
+def settle(dataset: str, config: Preparations, scratch: Path) -> Setting:
     """Finds all that a preparation needs, and refuses what cannot go well, before anything is read.
 
     Args:
-        dataset, config, report: as `prepare` takes them.
+        dataset, config: as `prepare` takes them.
         scratch: takes the tokenizer if it gets new tokens.
 
     Raises:
@@ -144,11 +130,6 @@ def settle(dataset: str, config: Preparations, scratch: Path, report: Report) ->
     style = load_style(checkpoint_dir) if named is None else style_named(named, tokenizer)
     encode_conversation(tokenizer, style, dialogue("Hi", "Hello"))  # refuses a style that this tokenizer cannot write
     max_seq_length = min(config.max_seq_length, model.block_size)
-    if max_seq_length < config.max_seq_length:
-        report(
-            f"max_seq_length {config.max_seq_length} is more than the context of {model.name}; "
-            f"{max_seq_length} tokens are used."
-        )
     frames = () if config.paraphrases is None else read_paraphrases(config.paraphrases)
     return Setting(config, SOURCES[dataset], destination, model, tokenizer, style, max_seq_length, new_tokens, frames)
 
@@ -269,9 +250,10 @@ def _report_reading(setting: Setting, gathering: Gathering, report: Report) -> N
             report(sentence)
 
 
-def _report(setting: Setting, ledger: Ledger, report: Report) -> None:
+def _report(setting: Setting, ledger: Ledger, parts: Mapping[str, Part], report: Report) -> None:
     """Tells the user what became of the rows."""
-    report(f"{setting.source.name} -> {setting.destination}, prompt style {setting.style.name}\n{ledger.table()}")
+    told = summary(ledger, parts.values(), setting.model, setting.max_seq_length)
+    report(f"{setting.source.name} -> {setting.destination}, prompt style {setting.style.name}\n{told}")
     firsts = list(ledger.rejected.first_of.values())
     for row in firsts[:SHOWN_REASONS]:
         more = ledger.rejected.reasons[row.reason] - 1
@@ -294,6 +276,12 @@ def _warn(setting: Setting, ledger: Ledger, report: Report) -> None:
     """Tells the user what was prepared, but may not be what was wanted."""
     for fault in folder_faults(setting.source, setting.config.data_file):
         report(f"WARNING: {fault}")
+    asked = setting.config.max_seq_length
+    if setting.max_seq_length < asked != DEFAULT_LENGTH:
+        report(
+            f"max_seq_length {asked} is more than the context of {setting.model.name}; {setting.max_seq_length} tokens "
+            "are used."
+        )
     encoded = ledger.rows_kept_train + ledger.rows_kept_test + ledger.rows_duplicate + ledger.rows_dropped
     for count, what in ((ledger.rows_dropped, "left out"), (ledger.rows_cut, "cut")):
         if count:

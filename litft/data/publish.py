@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from litft.checkpoint.disk import atomic_path, sha256_file
+from litft.checkpoint.sealed import seal
 from litft.config.io import dump_yaml
 from litft.data.kept import Part
 from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, save_prepared
@@ -75,18 +76,19 @@ def publish(
     try:
         destination.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
+            described = stack.enter_context(atomic_path(destination / MANIFEST_FILE))  # the first gets its name last
             for name, tensors in parts.items():
                 path = stack.enter_context(atomic_path(destination / name))
                 save_prepared(path, **tensors, meta=meta)
                 files[name]["sha256"] = sha256_file(path)
             for name, text in written.items():
                 stack.enter_context(atomic_path(destination / name)).write_text(text, encoding="utf-8")
+            described.write_text(seal(dump_yaml({**manifest, "files": files})), encoding="utf-8")
+            # All of it has found its space: what was there may go.
             for name in (MANIFEST_FILE, TEST_FILE, *(texts or {})):
                 if name not in parts and name not in written:
                     (destination / name).unlink(missing_ok=True)
-        publish_tokenizer(tokenizer, destination)
-        with atomic_path(destination / MANIFEST_FILE) as path:
-            path.write_text(dump_yaml({**manifest, "files": files}), encoding="utf-8")
+            publish_tokenizer(tokenizer, destination)
     except OSError as error:
         raise DataError(f"Cannot write to destination_path {destination}: {error.strerror}.") from error
     return files

@@ -18,9 +18,11 @@ from litft.config.mix import JoinConfig
 from litft.config.prepare import Preparations
 from litft.data import mix
 from litft.data.kept import Kept
+from litft.data.paths import MODEL_PLACE
 from litft.data.prepare import destination_of, files_of, gathering_of, prepare, settings_of, settle
 from litft.data.publish import damaged_file, publish, refuse_taken
 from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData, find_data_dir
+from litft.data.summary import next_steps
 from litft.data.vocabulary import TOKENIZER_DIR
 from litft.errors import DataError
 
@@ -56,7 +58,7 @@ def _is_whole(dataset: str, config: Preparations) -> bool:
     if not manifest.get("files"):
         return False
     with tempfile.TemporaryDirectory() as scratch:
-        setting = settle(dataset, replace(config, overwrite=True), Path(scratch), lambda message: None)
+        setting = settle(dataset, replace(config, overwrite=True), Path(scratch))
         asked = {**settings_of(setting), **files_of(gathering_of(setting))}
     told = {**manifest, **manifest.get("sources", {}).get(dataset, {})}
     is_same = dump_yaml(asked) == dump_yaml({key: told.get(key) for key in asked})
@@ -115,7 +117,7 @@ def _refuse_strangers(shards: Sequence[Shard]) -> None:
 
 def _shared(manifest: dict[str, Any]) -> dict[str, Any]:
     """Gives what all shards of a preparation have in common."""
-    settings = {key: value for key, value in manifest.items() if key not in _OWN}
+    settings = {key: value for key, value in manifest.items() if key not in (*_OWN, MODEL_PLACE)}
     [source] = manifest["sources"].values()
     return {**settings, **{key: source[key] for key in ("files", "options", "revision")}}
 
@@ -154,4 +156,4 @@ def _join(shards: Sequence[Shard], destination: Path, report: Report) -> None:
         f"{len(shards)} shards -> {destination}: {len(train['source']):,} rows for training, {len(test['source']):,} "
         f"held out, {equal:,} equal to rows of other shards left out"
     )
-    report(f"Next: litft finetune lora --checkpoint_dir CHECKPOINT --data_dir {destination}")
+    report(next_steps(destination, parts, manifest.get(MODEL_PLACE, "CHECKPOINT")))

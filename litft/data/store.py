@@ -16,6 +16,7 @@ import pickle
 import struct
 import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
+from litft.checkpoint.pickled import refuse_packed, with_own_numbers
+from litft.checkpoint.sealed import load_sealed
 from litft.config.io import load_yaml
 from litft.data.paths import path_hint
 from litft.errors import ConfigError, DataError
@@ -149,7 +152,12 @@ def save_prepared(
     }
     # Through a file object: given a path, torch writes the file's own name inside, and the bytes would depend on it.
     with path.open("wb") as file:
-        torch.save({"format": FORMAT, **tensors, "meta": meta}, file)
+        try:
+            torch.save({"format": FORMAT, **tensors, "meta": meta}, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch has words of its own for a full disk
+                raise error.__context__ from error
+            raise
 
 
 def find_data_dir(path: Path) -> Path:
@@ -181,7 +189,7 @@ def find_data_dir(path: Path) -> Path:
 def _check_manifest(path: Path) -> None:
     """Makes sure that a manifest says of which sources the rows are and, at its end, what train.pt is."""
     try:
-        manifest = load_yaml(path)
+        manifest = load_sealed(path)
     except ConfigError as error:
         said = str(error).rstrip(".")
         raise DataError(f"data_dir {path.parent} is unfinished or damaged ({said}); prepare it again.") from error
@@ -193,6 +201,25 @@ def _check_manifest(path: Path) -> None:
             f"data_dir {path.parent} is unfinished or damaged: its {MANIFEST_FILE} does not say what its sources and "
             "files are; prepare it again."
         )
+
+
+def check_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Refuses prepared files that are not what the manifest beside them says.
+
+    Args:
+        folder: as `find_data_dir` gave it.
+        hashes: sha256 of its files, by their names; Lit-GPT's have no manifest, nothing is known of them.
+
+    Raises:
+        DataError: one was damaged or changed.
+    """
+    path = folder / MANIFEST_FILE
+    files = load_yaml(path)["files"] if path.is_file() else {}
+    for name, digest in hashes.items():
+        if name in files and files[name]["sha256"] != digest:
+            raise DataError(
+                f"{folder / name} is damaged or was changed: its sha256 is not the one in {path}; prepare it again."
+            )
 
 
 def check_data_fits(data: PreparedData, tokenizer: Tokenizer, checkpoint_dir: Path) -> None:
@@ -213,9 +240,9 @@ def check_data_fits(data: PreparedData, tokenizer: Tokenizer, checkpoint_dir: Pa
         folder, dataset = data.path.parent, data.meta.get("dataset", "DATASET")
         raise DataError(
             f"{data.path} was prepared with the tokenizer of {data.meta.get('checkpoint', 'another model')}, not with "
-            f"that of {checkpoint_dir}; prepare the rows for this model too, beside the others: `litft prepare "
+            f"that of {checkpoint_dir}; prepare the rows for this model too: `litft prepare "
             f"{dataset} --checkpoint_dir {checkpoint_dir}{_file_flag(folder, dataset)} --destination_path "
-            f"{folder}-{checkpoint_dir.resolve().name}`, with the other flags as they were."
+            f"{folder}-{checkpoint_dir.resolve().name}`, other flags as before."
         )
 
 
@@ -251,8 +278,10 @@ def load_pt(path: Path) -> object:
         with warnings.catch_warnings():
             # What torch would only warn of may be damage, of which a sentence is said below, or is read all the same.
             warnings.filterwarnings("ignore", "Detected pickle protocol")
+            refuse_packed(path)
             # Files of torch before 1.6 are no zip archives and cannot be mapped.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            mapped = zipfile.is_zipfile(path)
+            return with_own_numbers(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except _DAMAGE as error:
         raise DataError(f"{path} is damaged or not prepared data; make it again with `litft prepare`.") from error
 

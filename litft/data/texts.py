@@ -5,14 +5,16 @@ Knows no commands.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from litft.checkpoint.files import CHECKPOINTS_DIR, resolve_checkpoint_dir
-from litft.data.store import PreparedData, check_data_fits
+from litft.config.io import load_yaml
+from litft.data.paths import MODEL_PLACE
+from litft.data.store import MANIFEST_FILE, PreparedData, check_data_fits
 from litft.data.vocabulary import TOKENIZER_DIR
-from litft.errors import ConfigError, DataError, TokenizerError
+from litft.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from litft.text.encoding import Style
 from litft.text.frames import Frames, Said
 from litft.text.style_files import style_from_dict
@@ -20,7 +22,7 @@ from litft.text.tokenizer import Tokenizer
 
 
 def find_tokenizer(data: PreparedData, checkpoint_dir: Path | None) -> Tokenizer | None:
-    """Opens the tokenizer beside the data, of the model named, or of the data's own model among the checkpoints.
+    """Opens the tokenizer beside the data, of the model named, or of the data's own model where it was.
 
     Args:
         data: prepared rows.
@@ -37,7 +39,7 @@ def find_tokenizer(data: PreparedData, checkpoint_dir: Path | None) -> Tokenizer
     own = data.path.parent / TOKENIZER_DIR
     folder = own if own.is_dir() else named
     if folder is None:
-        return _among_checkpoints(data)
+        return _at_known_places(data)
     tokenizer = Tokenizer(folder)
     check_data_fits(data, tokenizer, folder)
     return tokenizer
@@ -51,22 +53,35 @@ def require_tokenizer(data: PreparedData, checkpoint_dir: Path | None) -> Tokeni
     """
     tokenizer = find_tokenizer(data, checkpoint_dir)
     if tokenizer is None:
-        raise DataError(f"The tokenizer of {data.path} is not at hand; name its model with --checkpoint_dir.")
+        raise DataError(f"The tokenizer of {data.path} is not at hand; {model_advice(data)}.")
     return tokenizer
 
 
-def _among_checkpoints(data: PreparedData) -> Tokenizer | None:
-    """Gives the tokenizer of the data's model if it lies where `litft download` puts models, and is the same."""
+def model_advice(data: PreparedData) -> str:
+    """Says which flag names the model of rows whose tokenizer is not at hand."""
+    return f"name its model with --checkpoint_dir FOLDER/{data.meta.get('checkpoint', 'MODEL')}"
+
+
+def _at_known_places(data: PreparedData) -> Tokenizer | None:
+    """Gives the tokenizer of the data's model if it is the same, and lies where it was or among the checkpoints."""
     wanted = data.meta.get("tokenizer", {}).get("hash")
-    for folder in sorted(CHECKPOINTS_DIR.glob("*/*")):
-        if wanted is not None and folder.name == data.meta.get("checkpoint"):
-            try:
-                tokenizer = Tokenizer(folder)
-            except TokenizerError:  # nobody named this folder; it is only one where the tokenizer may be
-                continue
-            if tokenizer.hash == wanted:
-                return tokenizer
+    for folder in _places(data) if wanted is not None else ():
+        try:
+            tokenizer = Tokenizer(resolve_checkpoint_dir(folder))
+        except (CheckpointError, TokenizerError):  # nobody named it now; it is only one where the tokenizer may be
+            continue
+        if tokenizer.hash == wanted:
+            return tokenizer
     return None
+
+
+def _places(data: PreparedData) -> Iterator[Path]:
+    """Gives where the model of rows may be: where it was, and where `litft download` puts models."""
+    manifest = data.path.parent / MANIFEST_FILE
+    place = load_yaml(manifest).get(MODEL_PLACE) if manifest.is_file() else None
+    if isinstance(place, str):
+        yield Path(place)
+    yield from (path for path in sorted(CHECKPOINTS_DIR.glob("*/*")) if path.name == data.meta.get("checkpoint"))
 
 
 def saved_style(data: PreparedData) -> Style | None:

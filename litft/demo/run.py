@@ -70,7 +70,11 @@ def demo(config: DemoConfig, report: Report) -> None:
         f"\nExact match on {len(held_out)} unseen rows: {scores['before']:.1%} before, {scores['after']:.1%} after; "
         f"{seconds:.0f} s in all.\n"
         f"  {model_dir}  the base model\n  {data_dir}  the prepared rows and their ledger\n"
-        f"  {run_dir}  the run: report.html, final/, merged/, and the numbers that the report shows"
+        f"  {run_dir}  the run: report.html, final/, merged/, and the numbers that the report shows\n"
+        f"Next: open {run_dir / 'report.html'} in a browser, or\n"
+        f"  litft chat --checkpoint_dir {run_dir / 'final'}\n"
+        f"  litft inspect {data_dir} --example 0\n"
+        f"  litft prepare csv --checkpoint_dir {model_dir} --data_file YOURS.csv --destination_path data/mine"
     )
 
 

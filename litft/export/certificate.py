@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from litft import __version__
-from litft.checkpoint.disk import write_json
+from litft.checkpoint.disk import sha256_of_files, write_json
 from litft.checkpoint.hf_folder import REPORT_FILE
 from litft.config.export import Certificate
 from litft.config.model import ModelConfig
@@ -164,6 +164,7 @@ def available_bytes() -> int | None:
 
 
 def write_report(folder: Path, kind: str, made_of: dict[str, Any], certificate: dict[str, Any]) -> None:
-    """Writes export_report.json: what was written of what, and its proof."""
+    """Writes export_report.json: what was written of what, the sha256 of each file that is there, and its proof."""
+    told = {"kind": kind, "litft": __version__, **made_of, "files": sha256_of_files(folder)}
     plain = {key: asdict(value) if isinstance(value, Comparison) else value for key, value in certificate.items()}
-    write_json(folder / REPORT_FILE, {"kind": kind, "litft": __version__, **made_of, "certificate": plain})
+    write_json(folder / REPORT_FILE, {**told, "certificate": plain})

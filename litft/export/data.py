@@ -28,6 +28,7 @@ from litft.data.store import MANIFEST_FILE, TEST_FILE, TRAIN_FILE, PreparedData,
 from litft.data.texts import find_tokenizer
 from litft.errors import DataError
 from litft.terminal.bars import tracked
+from litft.terminal.shown import without_secrets
 from litft.text.tokenizer import Tokenizer
 
 Report = Callable[[str], None]
@@ -164,4 +165,4 @@ def _first_line(error: Exception) -> str:
     """Gives what an error says, never with the token in it."""
     told = str(error).strip().partition("\n")[0].rstrip(".")
     token = get_token()
-    return told.replace(token, "***") if token else told
+    return without_secrets(told.replace(token, "***") if token else told)

@@ -20,7 +20,7 @@ from torch import Tensor
 from litft.errors import CheckpointError, LitftError
 from litft.text.chat_template import messages_of
 from litft.text.conversation import Conversation
-from litft.text.template import TODAY
+from litft.text.sandbox import TODAY
 
 # What the two raise on a folder that they cannot load.
 _LOAD_ERRORS = (ImportError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
@@ -80,7 +80,7 @@ def load_model(transformers: Any, folder: Path) -> Any:
         CheckpointError: weights are missing, too many, or of another shape.
     """
     model, found = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, trust_remote_code=False
     )
     wrong = {kind: sorted(map(str, names)) for kind, names in found.items() if names and kind.endswith("_keys")}
     if wrong:
@@ -117,7 +117,7 @@ def chats(
         The ids, and what the trained ones and these read, special tokens included: without white space, which a
         tokenizer may add or drop where texts are encoded apart.
     """
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     today = {"date_string": f"{TODAY:%d %b %Y}"}  # templates that write the date take it from here
     served = [
         list(tokenizer.apply_chat_template(messages_of(each), add_generation_prompt=True, return_dict=False, **today))

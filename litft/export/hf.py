@@ -158,7 +158,8 @@ def sentence(proof: dict[str, Any]) -> str:
     """Gives the certificate as one printed line."""
     if proof["skipped"]:
         return (
-            f"Certificate: {proof['tensors_equal']} tensors read again, all equal; not computed ({proof['skipped']})."
+            f"Certificate: {proof['tensors_equal']} tensors read again, all equal; logits were not compared "
+            f"({proof['skipped']})."
         )
     who = " and ".join(f"{name} {version}" for name, version in proof["libraries"].items())
     verb = "agree" if len(proof["libraries"]) > 1 else "agrees"

@@ -76,7 +76,9 @@ def write_merged(model: Exportable, folder: Path) -> None:
     copy_side_files(source.side_dir, folder)
     require_space(folder, (model.base_dir / WEIGHTS_NAME).stat().st_size)
     names = tracked(source.read, "merging", "tensors")
-    save_safetensors(folder / WEIGHTS_NAME, ((name, source.read[name]()) for name in names), source.specs)
+    save_safetensors(
+        folder / WEIGHTS_NAME, ((name, source.read[name]()) for name in names), source.specs, keeps_digest=True
+    )
     save_model_config(folder, source.model)
 
 

@@ -64,6 +64,7 @@ def family_of(hf_config: Mapping[str, Any], name: str = "the model") -> Family:
         CheckpointError: `model_type` is missing or belongs to no family here.
     """
     model_type = hf_config.get("model_type")
+    model_type = str(model_type) if model_type else None  # a list would be no key
     by_type = {kind: family for family in FAMILIES.values() for kind in family.model_types}
     if model_type not in by_type:
         known = ", ".join(by_type)
@@ -109,6 +110,10 @@ def _read(hf_config: Mapping[str, Any], name: str) -> tuple[ModelConfig, HfField
         return config, fields
     except ConfigError as error:
         raise CheckpointError(f"config.json of {name} cannot be used: {error}") from error
+    except (ArithmeticError, ValueError) as error:  # a size of 0 or of a thousand digits
+        raise CheckpointError(
+            f"config.json of {name} has numbers that cannot be computed with ({error}); download it again."
+        ) from error
 
 
 def tensor_rules(config: ModelConfig) -> list[Rule]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NoReturn
 
+from litft.config.model import LARGEST, LARGEST_NUMBER
 from litft.errors import CheckpointError
 from litft.families.rope import RopeFields
 
@@ -108,7 +109,9 @@ class HfFields:
         for field, harmless in _INERT.items():
             if field not in self.asked:
                 self.only(field, *harmless)
-        if "layer_types" not in self.asked and len(set(map(str, self.value("layer_types") or []))) > 1:
+        is_read = "layer_types" in self.asked
+        types = self.value("layer_types") or []
+        if not is_read and (not isinstance(types, list) or len(set(map(str, types))) > 1):
             self.refuse("layer_types", "litft builds every block of this family alike")
 
     def ignored(self) -> list[str]:
@@ -190,7 +193,7 @@ class HfFields:
         for key in keys:
             value = self.value(key)
             if value is not None:
-                if isinstance(value, bool) or not isinstance(value, int | float):
+                if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST_NUMBER:
                     self.refuse(key, "a number belongs there")
                 return float(value)
         return default
@@ -303,6 +306,8 @@ class HfFields:
         Raises:
             CheckpointError: `layer_types` names an unknown type, or not one for each block.
         """
+        if n_layer > LARGEST["n_layer"]:  # before they are listed
+            self.refuse("num_hidden_layers", f"the most is {LARGEST['n_layer']:,}")
         types = self.value("layer_types")
         if types is not None:
             if not isinstance(types, list) or len(types) != n_layer:

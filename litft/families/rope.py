@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from litft.config.model import RopeScaling
+from litft.config.model import LARGEST_NUMBER, RopeScaling
 
 if TYPE_CHECKING:
     from litft.families.fields import HfFields
@@ -49,7 +49,7 @@ class RopeFields:
         value = self.value(name)
         if value is None and default is not None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST_NUMBER:
             self.fields.refuse(self.key, f"its {name} must be a number")
         return float(value)
 
@@ -79,7 +79,7 @@ class RopeFields:
             "longrope": self._longrope,
             "dynamic": self._dynamic,
         }
-        if kind not in readers:
+        if not isinstance(kind, str) or kind not in readers:
             self.fields.refuse(self.key, f'litft knows the rope types {_KINDS}, not "{kind}"')
         if self.longrope_from is not None and kind != "longrope":
             self.fields.refuse(self.key, "this family is stretched by longrope alone")
@@ -138,7 +138,9 @@ class RopeFields:
     def _numbers(self, name: str) -> tuple[float, ...]:
         """Gives a list of numbers."""
         values = self.value(name)
-        if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+        if not isinstance(values, list) or not all(
+            isinstance(value, int | float) and abs(value) <= LARGEST_NUMBER for value in values
+        ):
             self.fields.refuse(self.key, f"its {name} must be a list of numbers")
         return tuple(float(value) for value in values)
 

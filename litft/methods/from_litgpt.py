@@ -13,7 +13,15 @@ from typing import Any
 
 from torch import Tensor
 
-from litft.checkpoint.disk import atomic_path, publish_folder, require_free, require_space, weights_sha256, write_json
+from litft.checkpoint.disk import (
+    atomic_path,
+    keep_sha256,
+    publish_folder,
+    require_free,
+    require_space,
+    weights_sha256,
+    write_json,
+)
 from litft.checkpoint.files import (
     WEIGHTS_NAME,
     copy_side_files,
@@ -208,6 +216,7 @@ def _write_run(
     copy_side_files(base_dir, out_dir)
     save_model_config(out_dir, model)
     save_safetensors(weights_path(out_dir, method), state.items(), tensor_specs(state))
+    keep_sha256(weights_path(out_dir, method))
     record = {
         "method": method.name,
         "base": str(base_dir),

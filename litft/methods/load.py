@@ -83,8 +83,8 @@ def load_method(checkpoint_dir: Path) -> tuple[Path, Method]:
     path = checkpoint_dir / METHOD_FILE
     if not path.exists():
         raise CheckpointError(
-            f"{checkpoint_dir} holds no {METHOD_FILE}, as the final folder of a LoRA run does; the final folder of a "
-            "full run is a whole model already."
+            f"{checkpoint_dir} holds no adapters ({METHOD_FILE}); a base, a merged model and the result of a full run "
+            "are whole already. Name the final folder of a LoRA run."
         )
     saved = load_yaml(path)
     try:

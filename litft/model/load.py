@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from litft.checkpoint.disk import require_unchanged
 from litft.checkpoint.files import load_model_config, require_converted
 from litft.checkpoint.tensors import read_safetensors_header
 from litft.config.model import ModelConfig
@@ -105,10 +106,11 @@ def assign_weights(
         reader: changes them first.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected or of another shape, or the file is damaged.
+        CheckpointError: a tensor is missing, unexpected or of another shape, or the file is damaged or was changed.
     """
     parameters = dict(model.named_parameters())
     read_safetensors_header(path)
+    require_unchanged(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             check_names(path, set(file.keys()), names)

@@ -37,6 +37,9 @@
     };
   }
 
+  // Between two lines below an axis: no step is half a step.
+  const wholeNumbers = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
+
   // Few lines of a logarithmic axis: whole powers of ten, and 2 and 5 between them where there are not many.
   function powers(_, __, min, max) {
     const from = Math.floor(Math.log10(min)), to = Math.ceil(Math.log10(max));
@@ -52,11 +55,12 @@
     const [min, max] = whole(), line = { stroke: colour("--line"), width: 1 }, form = chart.form === "count" ? (value) => compact.format(value) : forms[chart.form];
     const isLog = logarithmic && chart.can_log && data.slice(1).every((values) => values.every((value) => value == null || value > 0));
     const fromZero = (_, low, high) => [Math.min(low ?? 0, 0), (high || 1) * 1.08];
+    const share = (_, low, high) => { const room = Math.max((high - low) * 0.08, 0.01); return [Math.max(low - room, 0), Math.min(high + room, 1)]; };
     const plot = new uPlot({
       width: place.clientWidth, height: place.clientHeight,
-      scales: { x: { time: false, min, max }, y: isLog ? { distr: 3, range: (_, low, high) => [low / 1.3, high * 1.3] } : chart.from_zero ? { range: fromZero } : {} },
+      scales: { x: { time: false, min, max }, y: isLog ? { distr: 3, range: (_, low, high) => [low / 1.3, high * 1.3] } : chart.from_zero ? { range: fromZero } : chart.form === "share" ? { range: share } : {} },
       axes: [
-        { stroke: colour("--soft"), grid: line, ticks: line, font: "12px system-ui, sans-serif", values: (_, ticks) => ticks.map((tick) => compact.format(tick)) },
+        { stroke: colour("--soft"), grid: line, ticks: line, font: "12px system-ui, sans-serif", incrs: wholeNumbers, values: (_, ticks) => ticks.map((tick) => compact.format(tick)) },
         { stroke: colour("--soft"), grid: line, ticks: line, font: "12px system-ui, sans-serif", size: 62, ...(isLog ? { splits: powers, filter: (_, ticks) => ticks } : {}), values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : form(tick))) },
       ],
       series: [{}, ...chart.series.map(look)],

@@ -11,7 +11,7 @@ from litft.config.leaves import told_leaves
 from litft.config.parse import config_to_dict
 from litft.config.run import AdapterRun, FullRun, LoRARun, RunConfig
 from litft.data.view import Table
-from litft.report.read import RUN_FILE, RunFolder
+from litft.report.read import RunFolder
 
 PLACES = ("checkpoint_dir", "data_dir", "out_dir")  # which have no default worth a line
 UNSET = "-"
@@ -46,13 +46,8 @@ def differing(runs: Sequence[RunFolder]) -> Table:
 
 
 def command_again(run: RunFolder) -> str:
-    """Gives the command that repeats a run in a folder beside it."""
-    out_dir = run.path.with_name(f"{run.path.name}-again")
-    words = ["litft", "finetune", run.method, "--config", str(run.path / RUN_FILE), "--out_dir", str(out_dir)]
-    for name in ("resume", "overwrite"):  # which would go on with the old run, or delete one
-        if run.settings.get(name):
-            words += [f"--{name}", "false"]
-    return shlex.join(words)
+    """Gives the command that runs a run again, and compares what comes of it."""
+    return shlex.join(["litft", "repeat", str(run.path)])
 
 
 def _shown(value: object) -> str:

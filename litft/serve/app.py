@@ -7,11 +7,24 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from litft import __version__
 from litft.errors import LitftError
 from litft.serve.challenge import Challenge, DecodeFields, ProcessFields, TokenizeFields
+from litft.serve.described import (
+    ChatCompletion,
+    Completion,
+    Decoded,
+    Health,
+    Model,
+    Models,
+    Processed,
+    Reply,
+    Tokenized,
+    responses_of,
+)
 from litft.serve.door import Door
 from litft.serve.fields import Fields
 from litft.serve.metrics import CONTENT_TYPE
@@ -21,7 +34,7 @@ from litft.serve.refusal import SERVER_ERROR, Refusal
 from litft.serve.served import Served, json_response
 
 Endpoint = Callable[..., Any]
-Routes = Mapping[str, tuple[Endpoint, type[Fields] | None]]
+Routes = Mapping[str, tuple[Endpoint, type[Fields] | None, type[Reply] | None]]
 
 
 def build_app(
@@ -38,36 +51,41 @@ def build_app(
     openai, challenge = OpenAI(served), Challenge(served)
     routes: dict[str, Routes] = {
         "openai": {
-            "/v1/models": (openai.models, None),
-            "/v1/models/{name:path}": (openai.model, None),
-            "/v1/completions": (openai.completions, CompletionFields),
-            "/v1/chat/completions": (openai.chat, ChatFields),
+            "/v1/models": (openai.models, None, Models),
+            "/v1/models/{name:path}": (openai.model, None, Model),
+            "/v1/completions": (openai.completions, CompletionFields, Completion),
+            "/v1/chat/completions": (openai.chat, ChatFields, ChatCompletion),
         },
         "challenge": {
-            "/process": (challenge.process, ProcessFields),
-            "/tokenize": (challenge.tokenize, TokenizeFields),
-            "/decode": (challenge.decode, DecodeFields),
+            "/process": (challenge.process, ProcessFields, Processed),
+            "/tokenize": (challenge.tokenize, TokenizeFields, Tokenized),
+            "/decode": (challenge.decode, DecodeFields, Decoded),
         },
     }
     chosen = {path: way for api in apis for path, way in routes[api].items()}
     app = FastAPI(title="litft", version=__version__, docs_url=None, redoc_url=None)  # those pages load foreign code
-    for path, (endpoint, fields) in {**chosen, **_watching(served)}.items():
-        _add(app, path, endpoint, fields)
+    for path, (endpoint, fields, reply) in {**chosen, **_watching(served)}.items():
+        _add(app, path, endpoint, fields, reply)
     app.add_exception_handler(LitftError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _refuse)
     return Door(app, served.worker, served.metrics, log, key, frozenset({*chosen, "/health", "/metrics"}))
 
 
-def _add(app: FastAPI, path: str, endpoint: Endpoint, fields: type[Fields] | None) -> None:
+def _add(app: FastAPI, path: str, endpoint: Endpoint, fields: type[Fields] | None, reply: type[Reply] | None) -> None:
     """Adds a route; its body is read by the endpoint itself, and described here."""
     if fields is None:
-        app.add_api_route(path, endpoint, methods=["GET"], response_model=None)
+        kind = PlainTextResponse if reply is None else JSONResponse
+        responses = responses_of(reply)
+        app.add_api_route(
+            path, endpoint, methods=["GET"], response_model=None, response_class=kind, responses=responses
+        )
         return
     schema = {
         "requestBody": {"required": True, "content": {"application/json": {"schema": fields.model_json_schema()}}}
     }
-    app.add_api_route(path, endpoint, methods=["POST"], response_model=None, openapi_extra=schema)
+    responses = responses_of(reply, "stream" in fields.model_fields)
+    app.add_api_route(path, endpoint, methods=["POST"], response_model=None, openapi_extra=schema, responses=responses)
 
 
 def _watching(served: Served) -> Routes:
@@ -80,7 +98,7 @@ def _watching(served: Served) -> Routes:
     async def metrics() -> Response:
         return Response(served.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
-    return {"/health": (health, None), "/metrics": (metrics, None)}
+    return {"/health": (health, None, Health), "/metrics": (metrics, None, None)}
 
 
 async def _refuse(http: HttpRequest, error: Exception) -> Response:
@@ -93,4 +111,5 @@ async def _refuse(http: HttpRequest, error: Exception) -> Response:
         refusal = Refusal(error.status_code, f"{http.method} {http.url.path[:100]!a}: {error.detail}.")
     else:
         refusal = Refusal(SERVER_ERROR, "The server failed on this request.")
-    return json_response(refusal.body, refusal.status, refusal.headers)
+    allowed = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    return json_response(refusal.body, refusal.status, {**allowed, **refusal.headers})

@@ -30,6 +30,7 @@ from litft.text.stream import StreamDecoder
 
 LONGEST_TOKENIZED = 2048
 MOST_CANDIDATES = 100
+MOST_STOPS = 256  # each is looked for at each token, while all others wait
 LEAST_SHARE = 2  # of what there is room for, a cut prompt leaves the answer no more than one part in so many
 
 
@@ -51,7 +52,7 @@ class ProcessFields(Lenient):
     top_p: float = Field(1.0, ge=0, le=1)
     top_k: int = 200
     top_k_per_token: int = Field(1, ge=0, le=MOST_CANDIDATES)
-    stop_sequences: list[str] = Field(default_factory=list)
+    stop_sequences: list[str] = Field(default_factory=list, max_length=MOST_STOPS)
     echo_prompt: bool = False
     seed: int | None = None
 
@@ -120,7 +121,8 @@ class Challenge:
         """Answers POST /decode; ids that no token has give nothing."""
         started = time.perf_counter()
         fields, size = await self.served.read(http, DecodeFields), self.served.llm.model.config.padded_vocab_size
-        text = self.served.llm.tokenizer.decode([number for number in fields.tokens if 0 <= number < size])
+        ids = [number for number in fields.tokens if 0 <= number < size]
+        text = await self.served.long_texts.work(len(ids), lambda: self.served.llm.tokenizer.decode(ids))
         return json_response({"text": text, "request_time": time.perf_counter() - started})
 
     def _encode(self, text: str) -> list[int]:

@@ -22,6 +22,7 @@ COUNTERS = {
     "litft_answers_total": "Answers by how they ended.",
     "litft_prompts_cut_total": "Prompts to /process that were cut, as they did not fit.",
     "litft_failures_total": "Steps of the model that failed.",
+    "litft_connections_ended_total": "Connections that the server ended, by why.",
 }
 HISTOGRAMS = {
     "litft_request_seconds": "From a request's head to the end of its reply, by path.",

@@ -74,8 +74,9 @@ class OpenAI:
         shape = Shape.of(name, False, self.served.token_text, fields.logprobs, fields.wants_usage)
         if most == 0 and not fields.echo:
             raise Refusal(400, "max_tokens is 0, which leaves nothing to say without echo.", "max_tokens")
-        prompts, echoes = [], list[Echo]()
-        for prompt in fields.prompts():
+        prompts, echoes, given = [], list[Echo](), fields.prompts()
+        self.served.worker.refuse_many(len(given) * fields.n)  # before so many are encoded
+        for prompt in given:
             ids = await self._ids(prompt)
             self._check(ids, most, "prompt")
             prompts.append(ids)

@@ -14,6 +14,7 @@ from litft.config.serve import USUAL_ROOM, ServeConfig
 from litft.errors import ConfigError
 from litft.generate.engine import Engine
 from litft.serve.app import build_app
+from litft.serve.fields import Bodies
 from litft.serve.metrics import Metrics
 from litft.serve.served import Served
 from litft.serve.server import Server, listen
@@ -107,7 +108,7 @@ def build_served(config: ServeConfig, llm: LLM, engine: Engine, report: Report) 
         names=(config.name or folder.resolve().name, str(config.checkpoint_dir)),
         room=engine.room,
         most_new_tokens=min(config.max_new_tokens or engine.room, engine.room),
-        most_body_bytes=config.max_body_mb * 2**20,
+        bodies=Bodies(config.max_body_mb * 2**20),
         wraps_prompts=config.wrap_prompts,
         logs_prompts=config.log_prompts,
         report=report,

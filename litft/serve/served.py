@@ -18,7 +18,8 @@ from litft.errors import GenerationError
 from litft.generate.request import Answer, Request, Token
 from litft.generate.sample import Sampling
 from litft.serve.door import GONE, VISIT, Visit
-from litft.serve.fields import Body, read_body, read_fields
+from litft.serve.fields import Bodies, Body, read_body, read_fields
+from litft.serve.long_texts import LongTexts
 from litft.serve.metrics import Metrics
 from litft.serve.refusal import Refusal, to_json
 from litft.serve.scoring import score
@@ -28,7 +29,6 @@ Result = TypeVar("Result")
 
 # HELM writes 0 as 1e-7; so little heat is none.
 COLDEST = 1e-5
-SHORT_TEXT = 2000  # characters that are encoded at once; longer texts must not hold up the event loop
 LARGEST_SEED = 2**63 - 1
 
 
@@ -43,10 +43,11 @@ class Served:
         names: what clients may call the model, the first one being told.
         room: tokens of a prompt and its answer together.
         most_new_tokens: of an answer.
-        most_body_bytes: of a request.
+        bodies: of requests, as they are read.
         wraps_prompts: whether /process puts prompts into the prompt style.
         logs_prompts: whether the log may have them.
         report: told what an operator should know.
+        long_texts: who is reading one.
         created: when it was opened, in seconds since 1970.
     """
 
@@ -56,10 +57,11 @@ class Served:
     names: tuple[str, ...]
     room: int
     most_new_tokens: int
-    most_body_bytes: int
+    bodies: Bodies
     wraps_prompts: bool = False
     logs_prompts: bool = False
     report: Callable[[str], None] = lambda message: None
+    long_texts: LongTexts = field(default_factory=LongTexts)
     created: int = field(default_factory=lambda: int(time.time()))
 
     async def read(self, request: HttpRequest, kind: type[Body]) -> Body:
@@ -69,13 +71,17 @@ class Served:
             Refusal: they cannot be used.
         """
         try:
-            return read_fields(kind, await read_body(request.stream(), self.most_body_bytes))
+            return read_fields(kind, await read_body(request.stream(), self.bodies))
         except ClientDisconnect as error:
             raise gone() from error
 
     async def encode(self, text: str, work: Callable[[], Result]) -> Result:
-        """Does the work of encoding a text, beside the event loop where it is long."""
-        return work() if len(text) <= SHORT_TEXT else await asyncio.to_thread(work)
+        """Does the work of encoding a text, beside the event loop where it is long.
+
+        Raises:
+            Refusal: too many long texts wait.
+        """
+        return await self.long_texts.work(len(text), work)
 
     async def ask(self, http: HttpRequest, requests: Sequence[Request], is_streamed: bool = False) -> Ticket:
         """Gives requests to the worker, and waits until they are taken.

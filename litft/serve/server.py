@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
+from typing import cast
 
 import uvicorn
 
 from litft.errors import ConfigError
+from litft.serve.connections import Connections, Patience, most_connections
 from litft.serve.door import Door
 
 LONGEST_START_SECONDS = 30.0
@@ -48,13 +51,24 @@ class Server:
         url: where it is.
     """
 
-    def __init__(self, app: Door, opened: socket.socket) -> None:
-        """Takes the application and an open socket, which `stop` closes."""
+    def __init__(
+        self, app: Door, opened: socket.socket, most: int | None = None, patience: Patience | None = None
+    ) -> None:
+        """Takes the application and an open socket, which `stop` closes.
+
+        Args:
+            app: what answers.
+            opened: listens.
+            most: connections that are held at the same time; None for `most_connections`.
+            patience: with clients that are slow.
+        """
         host, port = opened.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._app, self._socket = app, opened
+        connections = Connections(most or most_connections(), patience or Patience(), app.metrics)
+        protocol = cast("type[asyncio.Protocol]", connections)  # uvicorn only calls it
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, ws="none", lifespan="off",
+            app, http=protocol, log_config=None, access_log=False, server_header=False, ws="none", lifespan="off",
             timeout_graceful_shutdown=LAST_WORDS_SECONDS, timeout_keep_alive=KEPT_OPEN_SECONDS,
         )  # fmt: skip
         self._server = uvicorn.Server(config)

@@ -195,11 +195,22 @@ class Worker:
         self._take(call, partial(self._do, call))
         return call
 
+    def refuse_many(self, count: int) -> None:
+        """Refuses what there will never be room for.
+
+        Args:
+            count: answers that one request asks for.
+
+        Raises:
+            Refusal: they are too many.
+        """
+        if count > self.most_at_once:
+            raise Refusal(400, f"The request asks for {count} answers at once; this server takes {self.most_at_once}.")
+
     def _take(self, ticket: Ticket, order: Callable[[], None]) -> None:
         """Makes room for a ticket, or refuses it."""
         count = ticket.count
-        if count > self.most_at_once:
-            raise Refusal(400, f"The request asks for {count} answers at once; this server takes {self.most_at_once}.")
+        self.refuse_many(count)
         with self._wake:
             if self._is_draining or not self._thread.is_alive():
                 raise Refusal(503, str(self.trouble), code="unavailable", retry_after=LONGEST_RETRY_SECONDS)

@@ -46,6 +46,7 @@ include = ["litft*"]
 
 [tool.setuptools.package-data]
 litft = ["py.typed", "config/*.csv"]
+"litft.report" = ["page.css", "page.js", "uplot/*"]
 """
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sized
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
 
+from litft.terminal.shown import harmless, without_secrets
 from litft.terminal.tables import Table
 
 if TYPE_CHECKING:
@@ -114,7 +115,11 @@ def tracked(
 
 
 def say(text: str) -> None:
-    """Shows a person what is going on, on stderr and above the bars; a `Table` is drawn where it can be."""
+    """Shows a person what is going on, on stderr and above the bars; a `Table` is drawn where it can be.
+
+    Nothing in it reaches the terminal but to be shown, and no secret does.
+    """
+    text = text.harmless() if isinstance(text, Table) else harmless(without_secrets(text))
     if _lines:
         _lines[0].say(text)
     elif isinstance(text, Table) and can_draw():

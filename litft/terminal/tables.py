@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from litft.terminal.shown import harmless
+
 NARROWEST = 9  # characters of the names' column, so that tables that follow each other stand alike
 
 
@@ -24,6 +26,10 @@ class Table(str):
         table = super().__new__(cls, "\n".join(f"  {name:<{width}} {text}" for name, text in rows))
         table.heading, table.rows = heading, tuple(rows)
         return table
+
+    def harmless(self) -> Table:
+        """Gives the same without what a terminal would obey."""
+        return Table(harmless(self.heading), [(harmless(name), harmless(text)) for name, text in self.rows])
 
 
 def plain_time(seconds: float) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,8 @@ import tokenizers
 
 from litft.errors import TokenizerError
 from litft.text.conversation import Span
+from litft.text.growth import refuse_growth
+from litft.text.settings import LARGEST_ID, refuse_large
 from litft.text.words import SPACE, WordByWord, words_of_json, words_of_pieces
 
 # Source: sentencepiece writes a byte of a character that it does not know as <0xE2>
@@ -88,9 +91,13 @@ class JsonBackend:
         self.specials = {token.content: number for number, token in added.items() if token.special}
         self.special_ids = frozenset(self.specials.values())
         self._added = {number: token.content for number, token in added.items()}
-        self.prefix = list(self._literal.encode("").ids)
+        _refuse_ids(path, self._literal.get_vocab().values())
+        refuse_growth(path, self._literal)
+        with self._sound():
+            self.prefix = list(self._literal.encode("").ids)
 
     def _open(self) -> tokenizers.Tokenizer:
+        refuse_large(self.path)
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(self.path))
         except Exception as error:  # the library raises the bare class
@@ -99,6 +106,16 @@ class JsonBackend:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Turns the library's panics into an error: a pattern that goes back too often, a token that is not there."""
+        try:
+            yield
+        except BaseException as error:  # what a panic raises is no Exception, and cannot be imported
+            if type(error).__name__ != "PanicException":
+                raise
+            raise TokenizerError(f"{self.path} cannot encode a text ({error}); do not use this tokenizer.") from error
 
     @cached_property
     def _marked(self) -> tokenizers.Tokenizer:
@@ -128,27 +145,31 @@ class JsonBackend:
 
     def encode_literal(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Backend`."""
-        if self._words is not None:
-            return self._words.encode(texts)
-        encodings = self._literal.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        with self._sound():
+            if self._words is not None:
+                return self._words.encode(texts)
+            encodings = self._literal.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
 
     def encode_marked(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Backend`."""
-        encodings = self._marked.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        with self._sound():
+            encodings = self._marked.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
 
     def spans(self, text: str, is_marked: bool) -> list[Span]:
         """See `Backend`."""
-        offsets: list[Span] = (
-            (self._marked if is_marked else self._literal).encode(text, add_special_tokens=False).offsets
-        )
-        return offsets
+        with self._sound():
+            offsets: list[Span] = (
+                (self._marked if is_marked else self._literal).encode(text, add_special_tokens=False).offsets
+            )
+            return offsets
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Backend`."""
-        text: str = self._literal.decode(list(ids), skip_special_tokens=False)
-        return text
+        with self._sound():
+            text: str = self._literal.decode(list(ids), skip_special_tokens=False)
+            return text
 
 
 class PieceBackend:
@@ -168,6 +189,7 @@ class PieceBackend:
         self._pieces = open_pieces(path)
         self._size = self._pieces.get_piece_size()
         self._added = {text: number for text, number in added.items() if number >= self._size}
+        _refuse_ids(path, self._added.values())
         self.vocab_size = max([self._size, *(number + 1 for number in self._added.values())])
         control = [number for number in range(self._size) if self._pieces.is_control(number)]
         self.special_ids = frozenset([*control, self._pieces.unk_id(), *self._added.values()])
@@ -281,9 +303,12 @@ def open_pieces(path: Path) -> sentencepiece.SentencePieceProcessor:
             f"{path} is a tiktoken rank file (Llama 3), not a sentencepiece model, and there is no tokenizer.json "
             "beside it; download tokenizer.json too."
         )
+    refuse_large(path)
     try:
-        return sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except (RuntimeError, OSError) as error:
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        pieces.id_to_piece(list(range(pieces.get_piece_size())))  # all of them are text
+        return pieces
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:
         raise TokenizerError(f"{path} is not a readable sentencepiece model; download it again.") from error
 
 
@@ -294,6 +319,20 @@ def is_rank_file(path: Path) -> bool:
     """
     with path.open("rb") as file:
         return re.fullmatch(rb"[A-Za-z0-9+/=]+ \d+\r?\n?", file.readline(200)) is not None
+
+
+def _refuse_ids(path: Path, ids: Iterable[int]) -> None:
+    """Refuses ids that no matrix has a row for.
+
+    Raises:
+        TokenizerError: naming the largest.
+    """
+    largest = max(ids, default=0)
+    if largest > LARGEST_ID:
+        raise TokenizerError(
+            f"{path}, or a file beside it, has the token id {largest}, and no model has more than {LARGEST_ID:,} "
+            "tokens; do not use this tokenizer."
+        )
 
 
 def _or_none(number: int) -> int | None:

@@ -118,13 +118,7 @@ class Frames:
             ids: the row.
             mask: for each whether it carries loss.
         """
-        text, learned, flips = "", list[bool](), set[int]()
-        for is_target, run in groupby(zip(ids, mask, strict=True), key=itemgetter(1)):
-            if is_target:
-                flips.add(len(text))
-            text += self._marked([number for number, _ in run])
-            learned += [is_target] * (len(text) - len(learned))
-        owners, known = self._walk(text, flips)
+        text, learned, owners, known = self._read(ids, mask)
         sides = [None if owner in (TEMPLATE, END) else owner == ANSWER for owner in owners[:known]] + learned[known:]
         turns: list[Said] = []
         for side, letters in groupby(zip(sides, text, strict=True), key=itemgetter(0)):
@@ -135,6 +129,29 @@ class Frames:
                 part = f"{turns.pop().text}\n\n{part}"
             turns.append(Said(side, part))
         return turns
+
+    def parts(self, ids: Sequence[int], mask: Sequence[bool]) -> list[tuple[str, str]] | None:
+        """Gives the texts of a row as they stand in it, each with its kind, as `name` has it; None of an unknown frame.
+
+        Args:
+            ids: the row.
+            mask: for each whether it carries loss.
+        """
+        text, _, owners, known = self._read(ids, mask)
+        if known < len(text):
+            return None
+        runs = groupby(zip(owners, text, strict=True), key=itemgetter(0))
+        return [(kind, _MARK.sub("", "".join(letter for _, letter in letters))) for kind, letters in runs]
+
+    def _read(self, ids: Sequence[int], mask: Sequence[bool]) -> tuple[str, list[bool], list[str], int]:
+        """Gives a row's text with marks, what of it is learned, the kind of each character, and how many are known."""
+        text, learned, flips = "", list[bool](), set[int]()
+        for is_target, run in groupby(zip(ids, mask, strict=True), key=itemgetter(1)):
+            if is_target:
+                flips.add(len(text))
+            text += self._marked([number for number, _ in run])
+            learned += [is_target] * (len(text) - len(learned))
+        return text, learned, *self._walk(text, flips)
 
     def _marked(self, ids: list[int]) -> str:
         """Gives a text with each special token as its mark."""

@@ -22,6 +22,9 @@ CLASS_TOKENS = {
     "GPTNeoXTokenizer": ("<|endoftext|>", "<|endoftext|>"),
 }
 
+LARGEST_FILE = 2**27  # bytes of a file of a tokenizer; the largest published ones have a quarter of that
+LARGEST_ID = 2**24  # of a token; the largest vocabularies have a million
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSettings:
@@ -84,10 +87,11 @@ def load_json(path: Path) -> dict[str, Any]:
     """Reads one object; nothing when the file is absent. Commas before a closing bracket are forgiven.
 
     Raises:
-        TokenizerError: the file is not JSON, or holds no object.
+        TokenizerError: the file is not JSON, holds no object, or is larger than any.
     """
     if not path.is_file():
         return {}
+    refuse_large(path)
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     try:
         values = json.loads(text)
@@ -95,13 +99,28 @@ def load_json(path: Path) -> dict[str, Any]:
         # Some published generation_config.json end in a trailing comma.
         try:
             values = json.loads(re.sub(r",(\s*[}\]])", r"\1", text))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise TokenizerError(
                 f"{path} is not JSON (line {error.lineno}: {error.msg}); download it again."
             ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, nesting without end
+        raise TokenizerError(f"{path} is not JSON that can be read ({error}); download it again.") from error
     if not isinstance(values, dict):
         raise TokenizerError(f"{path} holds no JSON object; download it again.")
     return values
+
+
+def refuse_large(path: Path) -> None:
+    """Refuses a file that would fill the memory.
+
+    Raises:
+        TokenizerError: naming its size.
+    """
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise TokenizerError(
+            f"{path} has {size:,} bytes, and no tokenizer's file has more than {LARGEST_FILE:,}; do not use it."
+        )
 
 
 def _content(token: object) -> str | None:
@@ -118,10 +137,10 @@ def _ids(value: object) -> list[int]:
 
 def _added(config: dict[str, Any], added_tokens: dict[str, Any]) -> dict[str, int]:
     """Joins the old list (added_tokens.json) and the new one (added_tokens_decoder)."""
-    found = {text: number for text, number in added_tokens.items() if isinstance(number, int)}
+    found = {text: number for text, number in added_tokens.items() if type(number) is int}
     decoder = config.get("added_tokens_decoder")
     for number, token in (decoder if isinstance(decoder, dict) else {}).items():
         text = _content(token)
-        if text and str(number).isdigit():
+        if text and re.fullmatch("[0-9]{1,20}", str(number)):
             found[text] = int(number)
     return found

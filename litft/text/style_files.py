@@ -10,7 +10,7 @@ from litft.config.io import dump_yaml, load_yaml
 from litft.errors import ConfigError, did_you_mean
 from litft.text.encoding import Style
 from litft.text.prompts import PromptStyle
-from litft.text.settings import load_json
+from litft.text.settings import load_json, refuse_large
 from litft.text.styles import ALPACA, STYLES
 from litft.text.template import ChatTemplate
 from litft.text.tokenizer import Tokenizer
@@ -86,15 +86,16 @@ def find_template(directory: Path) -> tuple[str, str] | None:
         one called "default", or in chat_template.json.
 
     Raises:
-        TokenizerError: a file is not JSON.
+        TokenizerError: a file is not JSON, or larger than any.
     """
     path = directory / "chat_template.jinja"
     if path.is_file():
+        refuse_large(path)
         return str(path), path.read_text(encoding="utf-8", errors="replace")
     for name in ("tokenizer_config.json", "chat_template.json"):
         found = load_json(directory / name).get("chat_template")
         if isinstance(found, list):
-            named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+            named = {str(each.get("name")): each.get("template") for each in found if isinstance(each, dict)}
             found = named.get("default")
         if isinstance(found, str) and found.strip():
             return f"chat_template of {directory / name}", found

@@ -7,18 +7,13 @@ feeds; else by the answer's own words. It ends at the first token at which gener
 
 from __future__ import annotations
 
-import datetime
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
-from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError
 
 from litft.errors import ConfigError
 from litft.text.backends import special_pattern
@@ -32,20 +27,18 @@ from litft.text.conversation import (
     bare_exchange,
     dialogue,
 )
+from litft.text.sandbox import BEGIN, END, FAULTS, render
 from litft.text.tokenizer import Tokenizer
+from litft.text.work import TooMuchError
 
-# Some templates write the day's date. Data must not change from day to day, so ours stands still.
-# Source: the date that Llama 3.1's template writes where it is given none.
-TODAY = datetime.datetime(2024, 7, 26)
-
-# Unicode's noncharacters, which no text holds: around what a template says is generated, and around the number of a
-# special token that a person wrote out, which is to stay ordinary characters.
-_BEGIN, _END, _OPEN, _CLOSE = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
-_MARKS = re.compile(f"[{_BEGIN}{_END}{_OPEN}{_CLOSE}]")
+# Two more of Unicode's noncharacters: around the number of a special token that a person wrote out, which is to stay
+# ordinary characters.
+_OPEN, _CLOSE = "\ufdd2", "\ufdd3"
+_MARKS = re.compile(f"[{BEGIN}{END}{_OPEN}{_CLOSE}]")
 _WRITTEN = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 _UNKNOWN = -1  # a message's words, at a place where they were not looked for
 
-_FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+_SAID = 300  # characters of what a template says of a conversation
 _PROBE = dialogue("Quenu", "Rilto", "Sagha", "Tovbe")
 
 
@@ -203,11 +196,18 @@ class ChatTemplate:
 
         Source: the variables, filters and settings of `apply_chat_template` in transformers
             (`utils/chat_template_utils.py`).
+
+        Raises:
+            StyleError: the template refuses the conversation.
+            ConfigError: it does more than any template needs, and may never end.
+            TemplateSyntaxError: it is no template.
         """
         messages = [self._told(message) for message in conversation.messages]
         given = {"bos_token": self.bos_token, "eos_token": self.eos_token}
         try:
-            return _compile(self.template).render(
+            return render(
+                self.template,
+                sum(len(message.whole_text) for message in conversation.messages),
                 messages=messages,
                 tools=self._escaped_within(list(conversation.tools)) or None,
                 documents=None,
@@ -216,8 +216,10 @@ class ChatTemplate:
             )
         except TemplateSyntaxError:
             raise
-        except _FAULTS as error:
-            raise StyleError(f"the chat template says: {error}") from error
+        except TooMuchError as error:  # it would do so on the next row too
+            raise ConfigError(f"The chat template {self.name} {error}; do not use it.") from error
+        except FAULTS as error:
+            raise StyleError(f"the chat template says: {str(error)[:_SAID]}") from error
 
     def _told(self, message: Message) -> dict[str, Any]:
         """Gives a message as templates know it."""
@@ -343,53 +345,6 @@ def _restore(text: str, specials: Sequence[str]) -> str:
 
 def _without_tags(text: str) -> tuple[str, list[int]]:
     """Takes the marks of generated parts out of a text, and gives the places where such parts begin."""
-    parts = re.split(f"[{_BEGIN}{_END}]", text)
+    parts = re.split(f"[{BEGIN}{END}]", text)
     places = [sum(map(len, parts[:index])) for index in range(1, len(parts), 2)]
     return "".join(parts), places
-
-
-class _Generation(Extension):
-    """The tag `generation`, which says what of a template's text the model writes.
-
-    Source: `AssistantTracker` of transformers, by whose name the tag is known.
-    """
-
-    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        """Turns the tag and what stands in it into a call of `_mark`."""
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
-
-    def _mark(self, caller: Callable[[], str]) -> str:
-        return f"{_BEGIN}{caller()}{_END}"
-
-
-@lru_cache(maxsize=8)
-def _compile(source: str) -> Template:
-    """Compiles a template in a sandbox: it reads what it is given, and calls nothing else."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = TODAY.strftime
-    return environment.from_string(source)
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: Sequence[str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Writes JSON; Jinja's own filter escapes characters for a web page."""
-    pair = tuple(separators) if separators else None
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=pair, sort_keys=sort_keys)  # type: ignore[arg-type]
-
-
-def _raise(message: str) -> None:
-    """What templates call to refuse a conversation."""
-    raise TemplateError(message)

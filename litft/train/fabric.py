@@ -27,6 +27,7 @@ from torch import nn
 
 from litft.config.run import RunConfig
 from litft.errors import ConfigError, StoppedElsewhereError
+from litft.train.watch import open_watch
 
 # How long a process waits for another: longer than the first one writes a checkpoint, validates or exports alone.
 TIMEOUT = timedelta(minutes=30)
@@ -64,13 +65,24 @@ def build_fabric(config: RunConfig) -> Fabric:
     try:
         fabric.launch()
         if config.processes > 1:
-            # What processes tell each other in words and counts goes apart from tensors, so that no GPU waits for it.
-            cast(Any, fabric.strategy).words = dist.new_group(backend="gloo", timeout=TIMEOUT)
+            _connect(fabric)
     except dist.DistError as error:  # the first one ended before all were connected
         raise StoppedElsewhereError(str(error)) from error
-    atexit.register(_end_started, getattr(fabric.strategy.launcher, "procs", []))
     fabric.seed_everything(config.seed, verbose=False)
     return fabric
+
+
+def _connect(fabric: Fabric) -> None:
+    """Lets processes tell each other words and counts, and watch each other."""
+    strategy, started = cast(Any, fabric.strategy), getattr(fabric.strategy.launcher, "procs", [])
+    # What goes apart from tensors: no GPU waits for it.
+    strategy.words = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    children = list(started)
+    started.clear()  # Fabric's own watch would end this process, too, before it can say why
+    atexit.register(_end_started, children)
+    strategy.watch = open_watch(fabric, children)
+    if strategy.watch:
+        atexit.register(strategy.watch.close)  # before the others are waited for
 
 
 def _strategy(config: RunConfig) -> Any:

@@ -10,63 +10,85 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from litft.checkpoint.disk import publish_folder, require_space, write_json
+from litft.checkpoint.disk import keep_sha256, publish_folder, require_space, write_json
 from litft.checkpoint.files import copy_side_files, save_model_config
 from litft.methods.base import weights_path
 from litft.methods.load import METHOD_FILE
 from litft.text.style_files import save_prompt_style
 from litft.train.best import take_best
 from litft.train.parallel import failing_together, gather, noticing_the_lost
-from litft.train.provenance import provenance
+from litft.train.provenance import write_provenance
 from litft.train.row_losses import ROW_LOSSES_FILE, write_row_losses
-from litft.train.state import Progress, Run, trained_style, write_yaml
-from litft.train.terminal import closing_words
+from litft.train.state import Inputs, Progress, Run, trained_style, write_yaml
+from litft.train.step_folders import remove_old
+from litft.train.terminal import closing_words, heeding_signals
 
 
 @noticing_the_lost
 def finish(run: Run, progress: Progress) -> dict[str, Any]:
     """Writes `final/` whole or not at all, then `summary.json` and the report; the first process does.
 
+    A signal that asks the run to stop waits for that: it is at its end.
+
     Returns:
         The summary.
     """
+    with heeding_signals(run.inputs.report, "The run has ended, its result is being written"):
+        final = run.inputs.out_dir / "final"
+        chosen = take_best(run, progress)
+        state, summary = run.parts.final_state(run.method), summarise(run, progress) | chosen
+        _write_final(run, state, final, summary)
+        if run.fabric.global_rank == 0:
+            _write_page(run.inputs)
+        run.inputs.loggers.close(final, summary)
+        for text in closing_words(summary, final, run.inputs.config.data_dir, run.method.name):
+            run.inputs.report(text)
+    return summary
+
+
+def _write_final(run: Run, state: dict[str, Tensor], final: Path, summary: dict[str, Any]) -> None:
+    """Writes `final/` and what says that the run has ended; whatever goes wrong, no half of it takes space."""
     inputs, is_first = run.inputs, run.fabric.global_rank == 0
-    final, temporary = inputs.out_dir / "final", inputs.out_dir / ".final.partial"
-    chosen = take_best(run, progress)
-    state, summary = run.parts.final_state(run.method), summarise(run, progress) | chosen
-    with failing_together(run.fabric):
+    temporary = final.with_name(f".{final.name}.partial")
+    try:
+        with failing_together(run.fabric):
+            if is_first:
+                shutil.rmtree(temporary, ignore_errors=True)
+                copy_side_files(inputs.tokenizer_dir, temporary)
+                require_space(temporary, run.parts.n_bytes(state))
+        with failing_together(run.fabric):
+            run.parts.save(weights_path(temporary, run.method), state)
+        with failing_together(run.fabric):
+            if is_first:
+                _describe(run, temporary, final)
+                publish_folder(temporary, final)
+                remove_old(inputs.out_dir, summary["steps"], inputs.config.train.keep)  # what a killed run left
+                write_row_losses(inputs.out_dir / ROW_LOSSES_FILE, inputs.train, run.row_losses.state())
+                write_json(inputs.out_dir / "summary.json", summary)
+    finally:
         if is_first:
             shutil.rmtree(temporary, ignore_errors=True)
-            copy_side_files(inputs.tokenizer_dir, temporary)
-            require_space(temporary, run.parts.n_bytes(state))
-    with failing_together(run.fabric):
-        run.parts.save(weights_path(temporary, run.method), state)
-    with failing_together(run.fabric):
-        if is_first:
-            _describe(run, temporary, final)
-            publish_folder(temporary, final)
-            write_row_losses(inputs.out_dir / ROW_LOSSES_FILE, inputs.train, run.row_losses.state())
-            write_json(inputs.out_dir / "summary.json", summary)
-    if is_first:
-        from litft.report.write import REPORT_FILE, try_report  # not needed before, and slow to import
 
-        try_report([inputs.out_dir], inputs.out_dir / REPORT_FILE, inputs.report)
-    inputs.loggers.close(final, summary)
-    for text in closing_words(summary, final, inputs.config.data_dir, run.method.name):
-        inputs.report(text)
-    return summary
+
+def _write_page(inputs: Inputs) -> None:
+    """Writes the report, or says why it is not there."""
+    from litft.report.write import REPORT_FILE, try_report  # not needed before, and slow to import
+
+    try_report([inputs.out_dir], inputs.out_dir / REPORT_FILE, inputs.report)
 
 
 def _describe(run: Run, temporary: Path, final: Path) -> None:
     """Writes what stands beside the weights."""
     inputs = run.inputs
+    keep_sha256(weights_path(temporary, run.method))
     save_model_config(temporary, run.gpt.config)
     save_prompt_style(temporary, trained_style(inputs))
     shutil.copyfile(inputs.out_dir / "run.yaml", temporary / "run.yaml")
     if run.method.name != "full":
         write_yaml(temporary / METHOD_FILE, method_record(run, final))
-    write_json(temporary / "provenance.json", provenance(run))
+    write_provenance(run, temporary)
 
 
 def method_record(run: Run, final: Path) -> dict[str, Any]:

@@ -10,8 +10,6 @@ import atexit
 import importlib
 import importlib.util
 import json
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,11 +18,10 @@ from typing import Any
 from litft.checkpoint.disk import read_json, write_json
 from litft.config.loggers import LOGGERS, LoggerRow
 from litft.errors import ConfigError, TrainingError
+from litft.terminal.shown import without_secrets
 
 IDS_FILE = "logs/loggers.json"  # under which ids the run is known elsewhere
 LARGEST_MODEL = 2**30  # bytes of final/ that `log_model auto` sends
-SECRET_NAMES = re.compile("KEY|TOKEN|PASSWORD|SECRET")
-SHORTEST_SECRET = 6  # characters; less would be found in any sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +224,4 @@ def _rows(names: Sequence[str]) -> Iterator[tuple[str, LoggerRow]]:
 def reason(error: Exception) -> str:
     """Gives the first line of what a library says went wrong, without passwords and keys."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    for name, value in os.environ.items():
-        if SECRET_NAMES.search(name.upper()) and len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, "***")
-    return re.sub(r"://[^/@\s]+@", "://***@", text).rstrip(".")
+    return without_secrets(text).rstrip(".")

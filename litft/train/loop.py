@@ -31,7 +31,7 @@ from litft.train.rehearsal import rehearse
 from litft.train.row_losses import RowLosses, gather_losses
 from litft.train.saving import StepSaver, load_step, saving_steps
 from litft.train.state import Inputs, Progress, Run, StepResult, agree
-from litft.train.terminal import StepBar, finishing_steps
+from litft.train.terminal import StepBar, heeding_signals, stopped_by
 
 VALIDATION_ROWS = 4  # times micro_batch_size: without a backward pass nothing but the last layer's output is kept
 
@@ -62,6 +62,7 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
     Raises:
         TrainingError: a loss or gradient that is not finite; the last checkpoint stays.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of the last step.
+        PreemptedError: after SIGTERM or SIGUSR1, with one too.
     """
     plan, resume_from = run.plan, run.inputs.resume_from
     progress = load_step(run, resume_from) if resume_from else Progress()
@@ -69,44 +70,46 @@ def fit(run: Run, token_loss: TokenLoss) -> Progress:
     run.model.train()
     if run.fabric.device.type == "cuda":
         rehearse(run, lambda batch: backward(run, batch, max(batch.target_tokens, 1), token_loss))
-    if not resume_from:
-        with budget.spending("validation"):
-            validate_and_note(run, progress, token_loss, records)
-    shown = StepBar(progress.step, plan.steps, run.inputs.report, run.fabric.is_global_zero, plan.eval_every)
-    with finishing_steps(run.inputs.report) as interrupted, saving_steps(run) as saver, shown as bar, records:
-        for step in range(progress.step, plan.steps):
-            started = time.perf_counter()
-            rate = plan.learning_rate(step, budget.begin_step(step))
-            with budget.spending("step"), keeping_what_is_not_finite(run, saver, step + 1, rate):
-                result = train_step(run, window_rows(run, step), rate, token_loss)
-            seconds = from_first(run.fabric, time.perf_counter() - started)
-            progress.note_step(result, seconds)
-            speed, memory = result.tokens / seconds, peak_memory_bytes()
-            bar.show(progress.step, result.loss, rate, speed, memory, budget.time_left())
-            records.note_step(progress, result, rate, seconds)
-            ended_by = follow_step(run, progress, budget, token_loss, records, saver)
-            if is_asked_to_stop(run, interrupted(), saver) and step + 1 < plan.steps:
-                saver.save(progress)
-                saver.wait()
-                run.inputs.report(f"Stopped after step {progress.step}; go on with --resume auto.")
-                raise told(run.fabric, KeyboardInterrupt())
-            if ended_by:
-                run.inputs.report(f"Ended after step {progress.step} of {plan.steps}, by {ended_by}.")
-                break
+    ended_by = progress.stalled_by(run.inputs.config.eval.patience)  # one that was killed while it wrote its result
+    with heeding_signals(run.inputs.report) as heard, saving_steps(run) as saver, records:
+        if not resume_from:
+            with budget.spending("validation"):
+                validate_and_note(run, progress, token_loss, records)
+        shown = StepBar(progress.step, plan.steps, run.inputs.report, run.fabric.is_global_zero, plan.eval_every)
+        with shown as bar:
+            for step in range(progress.step, progress.step if ended_by else plan.steps):
+                started = time.perf_counter()
+                rate = plan.learning_rate(step, budget.begin_step(step))
+                with budget.spending("step"), keeping_what_is_not_finite(run, saver, step + 1, rate):
+                    result = train_step(run, window_rows(run, step), rate, token_loss)
+                seconds = from_first(run.fabric, time.perf_counter() - started)
+                progress.note_step(result, seconds)
+                speed, memory = result.tokens / seconds, peak_memory_bytes()
+                bar.show(progress.step, result.loss, rate, speed, memory, budget.time_left())
+                records.note_step(progress, result, rate, seconds)
+                ended_by = follow_step(run, progress, budget, token_loss, records, saver)
+                asked = asked_to_stop(run, heard(), saver)
+                if ended_by:
+                    run.inputs.report(f"Ended after step {progress.step} of {plan.steps}, by {ended_by}.")
+                    break
+                if asked and step + 1 < plan.steps:
+                    saver.save(progress)
+                    saver.wait()
+                    raise told(run.fabric, stopped_by(asked, progress.step, run.inputs.report))
     progress.stopped_by = ended_by if progress.step < plan.steps else plan.ends_by
     return progress
 
 
-def is_asked_to_stop(run: Run, interrupted: bool, saver: StepSaver) -> bool:
-    """Says whether Ctrl-C came in any of the processes.
+def asked_to_stop(run: Run, heard: int | None, saver: StepSaver) -> int | None:
+    """Gives the signal that came in any of the processes, if one did.
 
     Raises:
         CheckpointError: a checkpoint that was written beside the steps could not be.
     """
-    heard = gather(run.fabric, (interrupted, saver.has_failed()))
-    if any(has_failed for _, has_failed in heard):
+    everywhere = gather(run.fabric, (heard, saver.has_failed()))
+    if any(has_failed for _, has_failed in everywhere):
         saver.wait()
-    return any(came for came, _ in heard)
+    return next((number for number, _ in everywhere if number is not None), None)
 
 
 def follow_step(

@@ -147,8 +147,7 @@ def told(fabric: Fabric, error: BaseException) -> BaseException:
 def noticing_the_lost(work: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
     """Gives the same function of a run, which turns a call to a process that is no more into a sentence.
 
-    It raises TrainingError in the first process; the lost one's own words stand above, or the system killed it. In the
-    others it raises StoppedElsewhereError.
+    It raises TrainingError in the first process that lives, and StoppedElsewhereError in the others.
     """
 
     @functools.wraps(work)
@@ -157,13 +156,24 @@ def noticing_the_lost(work: Callable[Arguments, Value]) -> Callable[Arguments, V
             return work(*args, **kwargs)
         except RuntimeError as error:
             fabric = cast(Any, args[0]).fabric
-            lost = isinstance(error, dist.DistError) or "gloo" in str(error).lower()
-            if fabric.world_size == 1 or not lost:
+            is_lost = isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+            if fabric.world_size == 1 or not is_lost:
                 raise
-            what = "Another process of this run has ended or does not answer; what it said, if anything, stands above."
-            raise told(fabric, TrainingError(what)) from error
+            raise _losing(fabric) from error
 
     return watched
+
+
+def _losing(fabric: Fabric) -> LitftError:
+    """Gives what this process raises where another one is lost: one that lives says which, and what became of it."""
+    watch = getattr(fabric.strategy, "watch", None)
+    lost: dict[int, str] = watch.lost() if watch else {}
+    what = "Another process of this run has ended or does not answer; what it said, if anything, stands above."
+    for rank, fate in list(lost.items())[:1]:
+        what = f"Process {rank} of {fabric.world_size} {fate}."
+    speaker = min(rank for rank in range(fabric.world_size) if rank not in lost)
+    what += " The last checkpoint stays; --resume auto goes on from it."
+    return TrainingError(what) if fabric.global_rank == speaker else StoppedElsewhereError(what)
 
 
 def seed_apart(fabric: Fabric, seed: int) -> None:

@@ -17,7 +17,7 @@ from litft.config.run import FullRun, RunConfig
 from litft.data.batches import rows_of_window, split_rows
 from litft.methods.base import Full, freeze
 from litft.methods.merged import inner_method
-from litft.terminal.tables import Table
+from litft.terminal.tables import Table, plain_time
 from litft.train.counting import Batches, count_batches
 from litft.train.evaluate import validate
 from litft.train.fabric import build_fabric
@@ -220,4 +220,4 @@ def _of_processes(numbers: dict[str, Any]) -> str:
 
 def _hours(seconds: float) -> str:
     """Gives a time to be read."""
-    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else plain_time(seconds)

@@ -10,11 +10,12 @@ from litft.train.evaluate import Validation
 from litft.train.finish import peak_memory_bytes
 from litft.train.log_csv import SPIKES_FILE, CSVLogger
 from litft.train.loggers import Metrics
-from litft.train.provenance import write_start
+from litft.train.provenance import tell_changes, write_start
 from litft.train.spikes import describe_spike, remember, spike_limit
 from litft.train.state import Progress, Run, StepResult
 
 NAMED_ROWS = 3  # of a loss that jumps, in the line that is told
+WORTH_TELLING = 0.5  # nats per target token; a loss below is a good one, and its jump stands in spikes.jsonl alone
 
 
 class Records:
@@ -32,6 +33,8 @@ class Records:
             from_step = progress.step if run.inputs.resume_from else None
             if from_step is None:
                 write_start(run)
+            else:
+                tell_changes(run)
             own = {"csv": CSVLogger(run.inputs.out_dir, from_step)}
             self._loggers.open = {**own, **self._loggers.open}  # first, as others may take their time
         self._is_high = False
@@ -77,12 +80,11 @@ class Records:
             return
         spike = describe_spike(self._run.inputs.train, progress.step, result.loss, before, result.losses)
         self._loggers.log_spike(spike)
-        if not was_high:
+        if not was_high and result.loss > WORTH_TELLING:
             rows = ", ".join(f"{row['row']} ({row['loss']:.2f})" for row in spike["rows"][:NAMED_ROWS])
             self._run.inputs.report(
-                f"step {progress.step}: the training loss jumped to {result.loss:.4f} from a median of "
-                f"{spike['median']:.4f}, most of all by the rows {rows} of train.pt; see "
-                f"{self._run.inputs.out_dir / SPIKES_FILE}"
+                f"step {progress.step}: the loss jumped to {result.loss:.4f} from a median of {spike['median']:.4f}, "
+                f"most by the rows {rows} of train.pt; {self._run.inputs.out_dir / SPIKES_FILE} has more"
             )
 
     def _log(self, progress: Progress, **measured: Any) -> None:

@@ -16,19 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from litft.checkpoint.disk import publish_folder, require_space, sha256_file
+from litft.checkpoint.sealed import load_sealed, write_sealed
 from litft.checkpoint.tensors import load_weights, save_safetensors, tensor_specs
-from litft.config.io import load_yaml
 from litft.errors import CheckpointError
 from litft.train.budget import WRITE_RATE
 from litft.train.parallel import failing_together, from_first
 from litft.train.resumable import load_optimizer_state, load_rng_state, optimizer_state, owner, rng_state
 from litft.train.room import has_room_for_copy
 from litft.train.row_losses import ROW_LOSSES_FILE, write_row_losses
-from litft.train.state import Progress, Run, write_yaml
+from litft.train.state import Progress, Run
 from litft.train.step_folders import STEP_FILES, remove_old
 
 
@@ -84,7 +83,7 @@ class StepSaver:
         self.wait()
         run, contents = self._run, _contents(self._run, progress)
         if from_first(run.fabric, self._has_room(contents)):
-            with failing_together(run.fabric):
+            with failing_together(run.fabric), _leaving_no_half(run, contents):
                 _open_folder(run, contents)
             tensors = {
                 "trainable": run.parts.copies(contents.trainable),
@@ -172,24 +171,37 @@ def _open_folder(run: Run, contents: _Contents) -> None:
 
 def _write_now(run: Run, contents: _Contents) -> float:
     """Writes it all, one tensor in memory at a time; all processes call each other for it. Gives the seconds."""
-    with failing_together(run.fabric):
-        _open_folder(run, contents)
-    with failing_together(run.fabric):
-        run.parts.save(contents.folder / "trainable.safetensors", contents.trainable)
-    with failing_together(run.fabric):
-        run.parts.save(contents.folder / "optimizer.safetensors", contents.optimizer, owner)
-    with failing_together(run.fabric):
-        if run.fabric.global_rank == 0:
-            _close_folder(run, contents)
+    with _leaving_no_half(run, contents):
+        with failing_together(run.fabric):
+            _open_folder(run, contents)
+        with failing_together(run.fabric):
+            run.parts.save(contents.folder / "trainable.safetensors", contents.trainable)
+        with failing_together(run.fabric):
+            run.parts.save(contents.folder / "optimizer.safetensors", contents.optimizer, owner)
+        with failing_together(run.fabric):
+            if run.fabric.global_rank == 0:
+                _close_folder(run, contents)
     return time.perf_counter() - contents.started
 
 
 def _write_copies(run: Run, contents: _Contents, tensors: Mapping[str, dict[str, Tensor]]) -> float:
     """Writes it all from copies, calling no other process and touching nothing that trains. Gives the seconds."""
-    for name, copies in tensors.items():
-        save_safetensors(contents.folder / f"{name}.safetensors", copies.items(), tensor_specs(copies))
-    _close_folder(run, contents)
+    with _leaving_no_half(run, contents):
+        for name, copies in tensors.items():
+            save_safetensors(contents.folder / f"{name}.safetensors", copies.items(), tensor_specs(copies))
+        _close_folder(run, contents)
     return time.perf_counter() - contents.started
+
+
+@contextmanager
+def _leaving_no_half(run: Run, contents: _Contents) -> Iterator[None]:
+    """Gives back the space of a folder that could not be finished; a full disk has better uses for it."""
+    try:
+        yield
+    except BaseException:
+        if run.fabric.global_rank == 0:
+            shutil.rmtree(contents.folder, ignore_errors=True)
+        raise
 
 
 def _close_folder(run: Run, contents: _Contents) -> None:
@@ -198,7 +210,7 @@ def _close_folder(run: Run, contents: _Contents) -> None:
     for name, tensors in contents.small.items():
         save_safetensors(folder / f"{name}.safetensors", tensors.items(), tensor_specs(tensors))
     hashes = {name: sha256_file(folder / f"{name}.safetensors") for name in STEP_FILES}
-    write_yaml(folder / "state.yaml", {**contents.described, "sha256": hashes})
+    write_sealed(folder / "state.yaml", {**contents.described, "sha256": hashes})
     publish_folder(folder, contents.target)
     remove_old(inputs.out_dir, contents.described["progress"]["step"], inputs.config.train.keep)
     write_row_losses(inputs.out_dir / ROW_LOSSES_FILE, inputs.train, contents.small["row_losses"])
@@ -211,7 +223,7 @@ def load_step(run: Run, folder: Path) -> Progress:
         CheckpointError: it was written by a run on another base, on other data or of another method.
     """
     with failing_together(run.fabric):
-        state = load_yaml(folder / "state.yaml")
+        state = load_sealed(folder / "state.yaml")
         for name, digest in run.inputs.hashes.items():
             if state["read"].get(name) != digest:
                 raise CheckpointError(
@@ -219,8 +231,12 @@ def load_step(run: Run, folder: Path) -> Progress:
                 )
         load_trained(run, folder)
         load_optimizer_state(run, load_weights(folder / "optimizer.safetensors"))
-        load_rng_state(run.fabric, load_file(folder / "rng.safetensors"))
-        run.row_losses.load(load_file(folder / "row_losses.safetensors"))
+        small = {name: load_weights(folder / f"{name}.safetensors") for name in ("rng", "row_losses")}
+        try:
+            load_rng_state(run.fabric, small["rng"])
+            run.row_losses.load(small["row_losses"])
+        except (KeyError, TypeError, RuntimeError) as error:  # tensors of other names, types or shapes
+            raise CheckpointError(f"{folder} is damaged: it holds no state of this run ({error}).") from error
     return Progress(**state["progress"])
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 
 from litft.checkpoint.convert import read_model_config
-from litft.checkpoint.disk import read_json, require_free, sha256_file, weights_sha256
+from litft.checkpoint.disk import read_json, remove_folder, remove_unfinished, require_free, sha256_file, weights_sha256
 from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir
 from litft.config.io import load_yaml
 from litft.config.leaves import told_leaves
@@ -20,7 +22,7 @@ from litft.config.plan import TrainPlan
 from litft.config.processes import is_first
 from litft.config.run import RunConfig
 from litft.data.batches import build_batching, rows_within
-from litft.data.store import TEST_FILE, TRAIN_FILE, PreparedData, check_data_fits, find_data_dir
+from litft.data.store import TEST_FILE, TRAIN_FILE, PreparedData, check_data_fits, check_hashes, find_data_dir
 from litft.data.vocabulary import tokenizer_dir
 from litft.errors import ConfigError, DataError, TrainingError
 from litft.methods.base import Method, freeze
@@ -38,6 +40,7 @@ from litft.train.state import Inputs, Report, write_yaml
 from litft.train.step_folders import find_resume
 
 FEW_ROWS = 10
+FEW_STEPS, ENOUGH_STEPS = 20, 60  # of an adapter that begins at nothing; seen on small data, no bound
 TIME_BOUNDS = ("max_time", "max_gpu_hours")  # a run that one of these ended may go on with more time
 RUN_FILE = "run.yaml"  # every setting of a run; by it a folder is known as a run's
 
@@ -62,7 +65,7 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     out_dir = _open_place(config, method, data_dir, checkpoint_dir)
     tokens_from = tokenizer_dir(data_dir, checkpoint_dir)
     tokenizer = Tokenizer(tokens_from)
-    train, test = _open_data(data_dir)
+    train, test, hashes = _open_data(data_dir)
     method = with_new_tokens(method, train.meta)
     model_config = read_model_config(checkpoint_dir)
     _check_packing(config, model_config)
@@ -77,7 +80,6 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
     weights = checkpoint_dir / WEIGHTS_NAME if needs_weights else None
     parameters, trainable = _try_method(method, model_config, weights, config.optim)
     resume_from = _open_resume(config, out_dir, report)
-    hashes = {name: sha256_file(data_dir / name) for name in (TRAIN_FILE, TEST_FILE)}
     if weights and not config.dry_run:  # which would read all of it, and write the sum beside it
         hashes["base"] = weights_sha256(weights)
     inputs = Inputs(
@@ -99,6 +101,7 @@ def open_inputs(config: RunConfig, method: Method, report: Report, needs_weights
         trainable_parameters=trainable,
         resume_from=resume_from,
         report=report,
+        recipe=Path(sys._getframe(1).f_code.co_filename),  # who called this
     )
     require_exportable(inputs)
     return inputs
@@ -131,16 +134,28 @@ def start_out_dir(inputs: Inputs) -> None:
     if not is_first(inputs.config.processes):
         return
     if inputs.config.overwrite and inputs.out_dir.exists() and inputs.resume_from is None:
-        shutil.rmtree(inputs.out_dir)
+        _empty(inputs.out_dir)
     inputs.out_dir.mkdir(parents=True, exist_ok=True)
-    is_new = not any(inputs.out_dir.iterdir())
+    remove_unfinished(inputs.out_dir)
+    is_new = not {path.name for path in inputs.out_dir.iterdir()} - {RUN_FILE}
+    # First of all: whatever kills the run from here on, the folder is known as a run's.
+    write_yaml(inputs.out_dir / RUN_FILE, config_to_dict(inputs.config))
     try:
         inputs.loggers.begin(inputs.config.logger, _start(inputs), inputs.report)
     except TrainingError:
         if is_new:
             shutil.rmtree(inputs.out_dir)
         raise
-    write_yaml(inputs.out_dir / RUN_FILE, config_to_dict(inputs.config))
+
+
+def _empty(out_dir: Path) -> None:
+    """Removes a former run: first that it has ended, last of all by what it is known as a run's."""
+    (out_dir / "summary.json").unlink(missing_ok=True)
+    for path in out_dir.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            remove_folder(path)
+        elif path.name != RUN_FILE:
+            path.unlink()
 
 
 def _start(inputs: Inputs) -> Start:
@@ -187,7 +202,8 @@ def _open_place(config: RunConfig, method: Method, data_dir: Path, checkpoint_di
         require_devices(config)
     if is_first(config.processes):  # the others find what it has begun to write
         advice = "go on with --resume auto, start afresh with --overwrite true, or name another --out_dir"
-        require_free(out_dir, config.overwrite or bool(config.resume), RUN_FILE, advice, (checkpoint_dir, data_dir))
+        replaces = config.overwrite or config.dry_run or bool(config.resume)
+        require_free(out_dir, replaces, RUN_FILE, advice, (checkpoint_dir, data_dir))
     return out_dir
 
 
@@ -264,11 +280,11 @@ def describe(inputs: Inputs, plan: TrainPlan) -> Table:
         ("base", f"{inputs.checkpoint_dir}, {inputs.parameters:,} parameters{_quantized(config)}"),
         ("trained", f"{inputs.trainable_parameters:,} parameters ({share:.2%} of the base's), {config.precision}"),
         ("data", f"{len(inputs.train_rows):,} rows of {tokens:,} tokens; {len(inputs.test_rows):,} rows held out"),
-        ("run", f"{plan.examples:,} examples in {plan.steps:,} steps of up to {plan.global_batch_size}"),
+        ("run", f"{plan.examples:,} examples in {_counted(plan.steps)} of up to {plan.global_batch_size}"),
         ("end", f"by {plan.ends_by}, after {plan.epochs:.2f} epochs{_or_time(config)}"),
         ("rate", f"{optim.learning_rate:g}, {optim.schedule} after {plan.warmup_steps} steps of warmup"),
         ("validate", f"every {_steps(plan.eval_every)} and before each checkpoint, every {_steps(plan.save_every)}"),
-        ("out", f"{inputs.out_dir}"),
+        ("out", f"{inputs.out_dir}{_taken(inputs)}"),
     ]
     if plan.export_every is not None:
         never = f" (never: the run has {plan.steps} steps)" if plan.export_every > plan.steps else ""
@@ -279,14 +295,30 @@ def describe(inputs: Inputs, plan: TrainPlan) -> Table:
         rows.append(("note", f"--max_steps {wanted:,} is not reached, as {given}; raise --epochs for more"))
     if config.precision != "32-true" and not torch.cuda.is_available():
         rows.append(("note", "bfloat16 is slow on most CPUs; --precision 32-true is often faster there"))
+    if plan.steps < FEW_STEPS and plan.ends_by == "epochs":
+        epochs = math.ceil(plan.epochs * ENOUGH_STEPS / plan.steps)
+        rows.append(("note", f"{_counted(plan.steps)} teach little; --epochs {epochs} makes about {ENOUGH_STEPS}"))
     if len(inputs.test_rows) < FEW_ROWS:
         rows.append(("note", f"only {len(inputs.test_rows)} rows are held out; their loss says little"))
     return Table("The run", rows)
 
 
+def _taken(inputs: Inputs) -> str:
+    """Says in a plan what the run itself would refuse."""
+    config = inputs.config
+    if not config.dry_run or config.overwrite or config.resume or not inputs.out_dir.exists():
+        return ""
+    return "; a run is there already, so --resume auto, --overwrite true or another --out_dir is needed"
+
+
 def _steps(count: int) -> str:
     """Writes a number of steps behind "every"."""
     return "step" if count == 1 else f"{count:,} steps"
+
+
+def _counted(steps: int) -> str:
+    """Writes a number of steps."""
+    return "1 step" if steps == 1 else f"{steps:,} steps"
 
 
 def _or_time(config: RunConfig) -> str:
@@ -322,19 +354,21 @@ def _length_limit(config: RunConfig, model: ModelConfig, report: Report) -> int:
     return min(wanted, model.block_size)
 
 
-def _open_data(data_dir: Path) -> tuple[PreparedData, PreparedData]:
-    """Gives the rows to train on and those held out.
+def _open_data(data_dir: Path) -> tuple[PreparedData, PreparedData, dict[str, str]]:
+    """Gives the rows to train on, those held out, and the sha256 of their files.
 
     Raises:
-        DataError: there is no test.pt.
+        DataError: there is no test.pt, or a file is not what it was when it was prepared.
     """
     if not (data_dir / TEST_FILE).exists():
         raise DataError(
             f"data_dir {data_dir} has no {TEST_FILE}, rows held out for validation; prepare two rows or more, with "
             "--test_split_fraction above 0."
         )
-    train, test = (PreparedData.load(data_dir / name) for name in (TRAIN_FILE, TEST_FILE))
-    return train, test
+    hashes = {name: sha256_file(data_dir / name) for name in (TRAIN_FILE, TEST_FILE)}
+    check_hashes(data_dir, hashes)
+    train, test = (PreparedData.load(data_dir / name) for name in hashes)
+    return train, test, hashes
 
 
 def _check_rows(data: PreparedData, count: int, limit: int, report: Report) -> None:

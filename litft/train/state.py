@@ -134,6 +134,7 @@ class Inputs:
         resume_from: the step folder to go on from, if any.
         started: when they had been checked, by `time.perf_counter`.
         loggers: told how the run goes; `start_out_dir` opens those beside the run's own files.
+        recipe: the file that opened these inputs; None where it has none.
     """
 
     config: RunConfig
@@ -156,6 +157,7 @@ class Inputs:
     report: Report
     started: float = field(default_factory=time.perf_counter)
     loggers: Loggers = field(default_factory=Loggers)
+    recipe: Path | None = None
 
 
 def trained_style(inputs: Inputs) -> Style:

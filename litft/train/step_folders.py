@@ -1,18 +1,17 @@
 """The step checkpoints of a run on disk: which are there, which are whole, which go. Knows no model and no tensors.
 
 `step-00000200/` holds a file of tensors for each of `STEP_FILES`, and `state.yaml`: counts, what the run reads, and the
-sha256 of each file.
+sha256 of each file, its own included.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import shutil
 from pathlib import Path
 
-from litft.checkpoint.disk import sha256_file
-from litft.config.io import load_yaml
+from litft.checkpoint.disk import remove_folder, sha256_file
+from litft.checkpoint.sealed import load_sealed
 from litft.errors import CheckpointError, ConfigError, LitftError
 from litft.train.state import Progress, Report
 
@@ -29,14 +28,17 @@ def check_step(folder: Path) -> Progress:
     """Gives the counts of a step checkpoint whose files are whole.
 
     Raises:
-        CheckpointError: a file is missing or differs from its hash.
+        CheckpointError: a file is missing or differs from its hash, or the folder is that of another step.
     """
     try:
-        state = load_yaml(folder / "state.yaml")
+        state = load_sealed(folder / "state.yaml")
         for name in STEP_FILES:
             if sha256_file(folder / f"{name}.safetensors") != state["sha256"][name]:
                 raise CheckpointError(f"{folder / name}.safetensors is damaged: its sha256 differs from state.yaml.")
-        return Progress(**state["progress"])
+        progress = Progress(**state["progress"])
+        if progress.step != _step_of(folder):
+            raise CheckpointError(f"{folder} holds step {progress.step}; it must be named step-{progress.step:08d}.")
+        return progress
     except (ConfigError, KeyError, TypeError, OSError) as error:
         raise CheckpointError(f"{folder} is not a whole step checkpoint: {str(error).rstrip('.')}.") from error
 
@@ -74,23 +76,29 @@ def remove_old(out_dir: Path, step: int, keep: int) -> None:
 
     Args:
         out_dir: the run's folder.
-        step: the one that was just written.
+        step: the last one, of the checkpoint that was just written or of the run.
         keep: as in `train.keep`.
     """
     for folder in step_folders(out_dir):
-        if int(folder.name.removeprefix("step-")) > step:
-            shutil.rmtree(folder)
+        if _step_of(folder) > step:
+            remove_folder(folder)
     folders = step_folders(out_dir)
-    best = min(folders, key=_val_loss)
+    best = min(folders, key=_val_loss, default=None)
     for folder in folders[:-keep]:
         if folder != best:
-            shutil.rmtree(folder)
+            remove_folder(folder)
+
+
+def _step_of(folder: Path) -> int:
+    """Gives the step of which a folder says to be; -1 for one of another name, such as a copy."""
+    match = re.fullmatch(r"step-(\d{8})", folder.name)
+    return int(match[1]) if match else -1
 
 
 def _val_loss(folder: Path) -> float:
     """Gives the held-out loss of a step checkpoint; a damaged one is never the best."""
     try:
-        loss: float = load_yaml(folder / "state.yaml")["progress"]["val_loss"]
+        loss: float = load_sealed(folder / "state.yaml")["progress"]["val_loss"]
     except (ConfigError, KeyError, TypeError):
         return math.inf
     return loss

@@ -215,6 +215,8 @@ def _run_one(
     free.put(slot)
     if process.returncode:
         row.state, row.error = FAILED, _sentence(said, process.returncode)
+    elif not (each.folder / "summary.json").exists():  # a batch system stopped it, and it is saved
+        row.state, row.error = FAILED, said[-1] if said else "it was stopped."
     else:
         _note_end(each)
 

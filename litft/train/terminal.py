@@ -1,4 +1,4 @@
-"""What a person at a terminal sees and says while a run goes on: progress, Ctrl-C and SIGTERM, and what came of it.
+"""What a person at a terminal sees and says while a run goes on: progress, Ctrl-C and signals, and what came of it.
 
 Knows no model.
 """
@@ -16,10 +16,12 @@ from types import FrameType
 from typing import Any
 
 from litft.checkpoint.disk import plain_size
+from litft.errors import PreemptedError
 from litft.terminal.bars import Bar
 from litft.terminal.tables import Table, plain_time
 
 QUIET_SECONDS = 30.0  # longest silence where no bar can be drawn
+PREEMPTING = (signal.SIGTERM, signal.SIGUSR1)  # what batch systems send, by default and with `--signal USR1@120`
 
 
 class StepBar:
@@ -63,7 +65,7 @@ class StepBar:
         left = min(pace * (self._steps - step), math.inf if time_left is None else time_left)
         speed, memory = f"{tokens_per_second:,.0f} tokens/s", plain_size(memory_bytes)
         validated = min((step // self._eval_every + 1) * self._eval_every, self._steps)
-        following = f"next evaluation after step {validated:,}" if step < self._steps else "the last step"
+        following = f"evaluation after {validated:,}" if step < self._steps else "the last step"
         if self._bar.is_drawn:
             # The bar ends where the time does, by the steps that there will be.
             total = min(step + math.ceil(left / pace), self._steps) if pace else self._steps
@@ -97,7 +99,7 @@ def closing_words(summary: Mapping[str, Any], final: Path, data_dir: Path, metho
     losses = f"held-out {summary['first_val_loss']:.4f} -> {summary['val_loss']:.4f}"
     if summary["first_loss"] is not None:
         losses += f", training {summary['first_loss']:.4f} -> {summary['final_loss']:.4f}"
-    work = f"{summary['steps']:,} steps, {summary['epochs']:.2f} epochs; the run ended by {summary['stopped_by']}"
+    work = f"{summary['steps']:,} steps, {summary['epochs']:.2f} epochs, ended by {summary['stopped_by']}"
     speed = f"{plain_time(summary['train_seconds'])} of training, {summary['tokens_per_second']:,.0f} tokens/s"
     rows = [
         ("loss", losses),
@@ -115,30 +117,53 @@ def closing_words(summary: Mapping[str, Any], final: Path, data_dir: Path, metho
     return Table("The result", rows), "\n".join(["Next:", *(f"  litft {words}" for words in commands)])
 
 
-@contextmanager
-def finishing_steps(report: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Lets the first Ctrl-C, or SIGTERM as a batch system sends it, wait for the end of a step; a second stops at once.
+def stopped_by(number: int, step: int, report: Callable[[str], None]) -> BaseException:
+    """Gives what a run that was asked to stop raises, once it is saved.
 
     Args:
-        report: told that it was heard.
+        number: of the signal.
+        step: the last one.
+        report: told how to go on, where a person asked.
+    """
+    if number == signal.SIGINT:
+        report(f"Stopped after step {step}; go on with --resume auto.")
+        return KeyboardInterrupt()
+    return PreemptedError(f"Stopped after step {step} by {signal.Signals(number).name}, with a checkpoint.")
+
+
+@contextmanager
+def heeding_signals(
+    report: Callable[[str], None], what: str = "Stopping after this step, with a checkpoint"
+) -> Iterator[Callable[[], int | None]]:
+    """Lets Ctrl-C, or a signal of a batch system, wait for the end of what is being done; Ctrl-C again stops at once.
+
+    A batch system may send its signals, SIGTERM and SIGUSR1, several times: to a group of processes, and to each.
+
+    Args:
+        report: told that one was heard.
+        what: is done first.
 
     Yields:
-        A function that says whether one came. Outside the main thread, which alone gets signals, none ever did.
+        A function that gives the first that came, if one did. Outside the main thread, which alone gets signals, none
+        ever does.
     """
-    asked = threading.Event()
+    heard: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
-        asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        report("Stopping after this step, with a checkpoint; Ctrl-C again stops at once.")
+        heard.append(number)
+        if len(heard) == 1:
+            report(f"{what}; Ctrl-C again stops at once.")
+
+    def first() -> int | None:
+        return heard[0] if heard else None
 
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield first
         return
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, *PREEMPTING)}
     try:
-        yield asked.is_set
+        yield first
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

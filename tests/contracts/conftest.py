@@ -53,7 +53,7 @@ def project(_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
     """Gives what is below a folder, with size and time of every file; the digests kept beside weights aside."""
-    found = [(path, path.stat()) for path in folder.rglob("*") if path.name != "lit_model.safetensors.sha256"]
+    found = [(path, path.stat()) for path in folder.rglob("*") if path.suffix != ".sha256"]
     return {str(path): (0, 0) if path.is_dir() else (stat.st_size, stat.st_mtime_ns) for path, stat in found}
 
 

@@ -43,12 +43,12 @@ def cut(path: Path, n_bytes: int = 100) -> None:
 
 BAD_FLAGS: list[tuple[list[str], list[str]]] = [
     (["finetun", "lora"], ["finetun lora", 'Did you mean "finetune lora"']),
-    (["finetune"], ["needs one of: full, lora, adapter, adapter_v2"]),
+    (["finetune", "--seed", "1"], ["finetune needs a name behind it", "litft finetune --help"]),
     (["prepare", "alpacca"], ['Did you mean "prepare alpaca"']),
     (["--checkpoint_dir", "x"], ["litft --help"]),
-    ([*LORA, "--max_iterz", "3"], ["--max_iterz", 'Did you mean "max_iters"']),
+    ([*LORA, "--max_iterz", "3"], ["--max_iterz", 'Did you mean "--max_iters"']),
     ([*LORA, "--lora.rank", "3"], ["--lora.rank"]),
-    ([*LORA, "--train.max_iter", "3"], ["--train.max_iter", 'Did you mean "train.max_iters"']),
+    ([*LORA, "--train.max_iter", "3"], ["--train.max_iter", 'Did you mean "--train.max_iters"']),
     ([*LORA, "--lora.r", "-4"], ["lora.r is -4", "at least 1"]),
     ([*LORA, "--lora.r", "four"], ["--lora.r", '"four"', "a whole number"]),
     ([*LORA, "--lora.r", "4\n5"], ["--lora.r", "a whole number"]),
@@ -67,9 +67,9 @@ BAD_FLAGS: list[tuple[list[str], list[str]]] = [
     ([*LORA, "--seed"], ["--seed needs a value"]),
     ([*LORA, "--seed", "--max_iters", "3"], ["--seed needs a value"]),
     ([*LORA, "--resume"], ["--resume needs a value"]),
-    ([*LORA, "--lr", "1e-4"], ["Unknown flag --lr.", 'Did you mean "optim.learning_rate"?']),
-    ([*LORA, "--sweep.lr", "1e-4,3e-4"], ["Unknown flag --sweep.lr.", 'Did you mean "sweep.optim.learning_rate"?']),
-    ([*LORA, "--optim.lr", "1e-4"], ["Unknown flag --optim.lr.", 'Did you mean "optim.learning_rate"?']),
+    ([*LORA, "--lr", "1e-4"], ["Unknown flag --lr.", 'Did you mean "--optim.learning_rate"?']),
+    ([*LORA, "--sweep.lr", "1e-4,3e-4"], ["Unknown flag --sweep.lr.", 'Did you mean "--sweep.optim.learning_rate"?']),
+    ([*LORA, "--optim.lr", "1e-4"], ["Unknown flag --optim.lr.", 'Did you mean "--optim.learning_rate"?']),
     ([*LORA, "q,v"], ['"q,v"', "--name value"]),
     (["finetune", "lora", "--data_dir", "data/csv"], ["--checkpoint_dir must be given", "litft finetune lora --help"]),
     (["finetune", "lora"], ["--checkpoint_dir and --data_dir must be given"]),
@@ -91,6 +91,14 @@ BAD_FLAGS: list[tuple[list[str], list[str]]] = [
 @pytest.mark.parametrize(("words", "contents"), BAD_FLAGS, ids=lambda value: " ".join(value)[-40:])
 def test_a_mistaken_flag(refused: Refused, words: list[str], contents: list[str]) -> None:
     refused(words, *contents)
+
+
+def test_a_group_without_a_name_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 2
+    shown = capsys.readouterr()
+    usage, *_, last = shown.err.splitlines()
+    assert shown.out == "" and usage.startswith("usage: litft list models|datasets|")
+    assert last == "litft: list needs a name behind it: litft list --help lists them."
 
 
 BAD_YAML: list[tuple[str, list[str]]] = [
@@ -290,7 +298,7 @@ def test_rows_that_are_all_too_long(refused: Refused) -> None:
 
 BAD_CSV: list[tuple[str, list[str]]] = [
     ("question,answer\na,b\n", ['"instruction" and "output"', '"question", "answer"', "--columns"]),
-    ("instruction;output\na;b\n", ['separated by ";"', "commas"]),
+    ("Frage;Antwort\na;b\n", ['"Frage", "Antwort"', "--columns instruction=YOUR_COLUMN,output=YOUR_COLUMN"]),
     ("instruction,output\na,\nb,\n", ["2 of 2 rows", "line 2", '"output" is empty']),
     ("instruction,output\n", ["no rows"]),
     ("", ["empty"]),
@@ -393,6 +401,8 @@ def test_merging_what_cannot_be_merged(refused: Refused) -> None:
     path = Path("out/lora/csv/final/lora.safetensors")
     tensors = load_file(path)
     save_file({name: tensor * (".lora_A" in name) for name, tensor in tensors.items()}, path)
+    refused(MERGE, str(path), "has changed since it was written")
+    Path(f"{path}.sha256").unlink()
     refused(MERGE, "change nothing", "train before merging")
     cut(path)
     refused(MERGE, str(path))
@@ -410,6 +420,8 @@ def test_a_base_that_is_not_the_one_trained_on(refused: Refused) -> None:
     weights = Path("checkpoints/acme/tiny/lit_model.safetensors")
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    refused(["generate", *final, "--prompt", "a"], str(weights), "has changed since it was written", ".sha256")
+    Path(f"{weights}.sha256").unlink()  # the change is meant
     refused(["generate", *final, "--prompt", "a"], str(weights), "out/lora/csv/final", "sha256 differs")
     refused(["merge", *final], str(weights), "sha256 differs")
     shutil.rmtree(weights.parent)

@@ -57,7 +57,7 @@ def test_a_conversation_remembers_what_was_said(talk: Talk, model: Path) -> None
     more = [*ASKED, {"role": "assistant", "content": first}, {"role": "user", "content": "  and / blue "}]
     second = llm.chat(more, max_new_tokens=12)
     assert second != llm.chat(more[2:], max_new_tokens=12)  # the history has a say
-    out, err = talk("Say red", "", "  and / blue ", "/exit", "Say black")
+    out, err = talk("Say red", "", "  and / blue ", "/quit", "Say black")
     assert out == f"{first}\n{second}\n"
     assert "Type a message" in err
 
@@ -95,7 +95,7 @@ def test_clear_system_and_help(talk: Talk, model: Path) -> None:
     system = next(text for text in ("Be short.", "zzz", "12 34 56", "QQQQQQ", "~") if told_first(text) != plain)
     told = told_first(system)
     out, err = talk(
-        "Say red", "/clear", "Say red", "/clear", f"/system {system}", "Say red", "/clear", "/system", "Say red"
+        "Say red", "/clear", "Say red", "/reset", f"/system {system}", "Say red", "/clear", "/system", "Say red"
     )
     assert out == f"{plain}\n{plain}\n{told}\n{plain}\n"
     assert f"now: {system}" in err and "no system text now" in err

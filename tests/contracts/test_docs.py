@@ -68,7 +68,7 @@ def command_words(words: Sequence[str], copies: dict[str, str]) -> list[str] | N
     """
     if words[0] == "litft":
         return list(words[1:])
-    if words[0] == "python" and words[1].startswith(("scripts/", "finetune/")):
+    if words[0] == "python" and (words[1] in copies or words[1].startswith(("scripts/", "finetune/"))):
         return [*words_of_script(copies.get(words[1], words[1])), *words[2:]]
     return None
 
@@ -102,8 +102,8 @@ def parsed(page: Path) -> list[Command]:
     copies: dict[str, str] = {}
     found = []
     for words in shell_lines(page):
-        if words[0] == "cp" and words[1].startswith("finetune/"):
-            copies[words[2]] = words[1]
+        if words[:2] == ["litft", "copy-recipe"]:
+            copies[words[3]] = f"finetune/{words[2]}.py"
         known = command_words(words, copies)
         if known and not known[0].startswith("-"):
             found.append(parse(known))

@@ -99,6 +99,7 @@ def test_a_killed_conversion_is_made_again(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
         "lit_model.safetensors",
+        "lit_model.safetensors.sha256",
         "model.safetensors",
         "model_config.yaml",
     ]

@@ -127,6 +127,10 @@ def test_the_package_works_alone(submission: Path) -> None:
     )
     assert made.stdout.startswith(str(submission / "package")) and "adapter_v2" in made.stdout
     assert (submission / "package" / "litft" / "recipes" / "lora.py").is_file()
+    told = (submission / "package" / "pyproject.toml").read_text(encoding="utf-8")
+    ours = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    [report_files] = [line for line in ours.splitlines() if line.startswith('"litft.report" = ')]
+    assert report_files in told  # or a run in the container would write no report
 
 
 def test_data_that_cannot_be_prepared_again_is_mounted(project: Path) -> None:

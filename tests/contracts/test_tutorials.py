@@ -26,7 +26,7 @@ from test_docs import ROOT, SHELLS, command_words, fences, words_of_lines
 from litft.cli import main
 from litft.config.io import load_yaml
 from litft.config.leaves import list_leaves
-from litft.config.parse import OTHERS_NAMES
+from litft.config.other_names import OTHERS_NAMES
 from litft.config.prepare import PrepareConfig
 from litft.config.run import LoRARun
 from litft.data.prepare import prepare
@@ -131,6 +131,7 @@ SMALLER: dict[str, object] = {"example": "0,1", "generate": 2, "grep": "the"}
 # Commands that do not end, take long, or want another model's answers or another program's files, as regular
 # expressions of their beginnings: these tests run them.
 ELSEWHERE = {
+    "check": "tests/unit/test_check.py",
     "convert from_litgpt": "tests/unit/test_from_litgpt.py",
     "curate backtranslate": "tests/unit/test_curate_backtranslate.py",
     "curate grow": "tests/unit/test_curate_grow.py",
@@ -143,10 +144,11 @@ ELSEWHERE = {
     "finetune .*--sweep": "tests/unit/test_sweep.py",
     "plan adapter": "tests/unit/test_planning.py",
     "prepare mix --config": "tests/contracts/test_docs.py",
+    "repeat": "tests/unit/test_repeat.py",
     "serve": "tests/unit/test_serve.py",
     "submit": "tests/contracts/test_submit.py",
 }
-OTHER_PROGRAMS = {"cp", "curl", "export", "hf", "helm-run", "helm-summarize", "make", "pip", "python", "source"}
+OTHER_PROGRAMS = {"curl", "export", "hf", "helm-run", "helm-summarize", "make", "pip", "python", "source"}
 
 
 def blocks(page: Path) -> list[tuple[bool, str]]:
@@ -160,9 +162,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     for marked, block in blocks(page):
         for words in [] if marked else words_of_lines(block):
             words = list(dropwhile(lambda word: "=" in word, words))  # variables of the program behind them
-            if words[0] == "cp":
-                copies[words[2]] = words[1]
-            elif words[:2] == ["litft", "copy-recipe"]:
+            if words[:2] == ["litft", "copy-recipe"]:
                 copies[words[3]] = f"finetune/{words[2]}.py"
             known = command_words(words, copies)
             if known:

@@ -10,6 +10,7 @@ import torch
 from tiny_run import make_world
 from tiny_text import BOS
 
+from litft.checkpoint.disk import sha256_file
 from litft.data.store import save_prepared
 from litft.text.tokenizer import Tokenizer
 
@@ -46,7 +47,8 @@ def write_folder(folder: Path, by: Tokenizer, rows: Sequence[Row], held_out: int
             source=torch.arange(len(part)) % 2,
             meta={**told, **meta},
         )
-    (folder / "manifest.yaml").write_text("dataset: fruit\nsources: {}\nfiles: {train.pt: {sha256: none}}\n")
+    digest = sha256_file(folder / "train.pt")
+    (folder / "manifest.yaml").write_text(f"dataset: fruit\nsources: {{}}\nfiles: {{train.pt: {{sha256: {digest}}}}}\n")
     return folder
 
 

@@ -24,6 +24,7 @@ from litft.cli import main
 from litft.config.serve import ServeConfig
 from litft.generate.engine import Engine
 from litft.serve.app import build_app
+from litft.serve.connections import Patience
 from litft.serve.run import build_served, room_of
 from litft.serve.server import Server, listen
 
@@ -81,6 +82,11 @@ class Running:
         """Waits until a metric has a value."""
         wait_until(lambda: self.metrics().get(name) == number)
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
+
     def stream(self, path: str, body: dict[str, Any], receive_buffer: int | None = None) -> socket.socket:
         """Sends a request and gives the socket from which its reply can be read."""
         host, port = self.url.removeprefix("http://").split(":")
@@ -110,14 +116,20 @@ def read_all(opened: socket.socket) -> bytes:
 
 
 @contextmanager
-def serving(model: str = "demo", key: str | None = None, **config: Any) -> Iterator[Running]:
+def serving(
+    model: str = "demo",
+    key: str | None = None,
+    most_connections: int | None = None,
+    patience: Patience | None = None,
+    **config: Any,
+) -> Iterator[Running]:
     """Serves a model with the settings of `litft serve`."""
     torch.set_num_threads(1)
     llm, said = load(model), list[str]()
     made = ServeConfig(checkpoint_dir=DEMO, **{"name": NAME, "port": 0, **config})
     engine = Engine(llm.model, llm.tokenizer, made.slots, room_of(made, llm.model.config.block_size))
     app = build_app(build_served(made, llm, engine, said.append), made.api, key, said.append)
-    server = Server(app, listen(made.host, made.port))
+    server = Server(app, listen(made.host, made.port), most_connections, patience)
     server.start()
     try:
         yield Running(server.url, llm, server, said)

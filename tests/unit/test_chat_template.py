@@ -130,7 +130,7 @@ def test_the_text_of_a_token_is_what_the_file_writes(tmp_path: Path) -> None:
     library = Library(models.BPE(vocab={"▁": 0, "▁<s>": 1, "a": 2}, merges=[]))
     library.normalizer = normalizers.Prepend("▁")
     library.add_special_tokens([AddedToken("</s>", normalized=True, special=True)])
-    assert library.id_to_token(3) == "▁</s>"
+    assert library.id_to_token(3) in ("▁</s>", "</s>")  # the second before tokenizers 0.23
     library.save(str(tmp_path / "tokenizer.json"))
     assert Tokenizer(tmp_path).token_text(3) == "</s>" and Tokenizer(tmp_path).token_text(2) == "a"
     (tmp_path / "tokenizer.json").unlink()

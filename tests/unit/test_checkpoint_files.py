@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from litft.checkpoint.disk import atomic_path, read_json, require_space, sha256_file, weights_sha256
+from litft.checkpoint import disk
+from litft.checkpoint.disk import (
+    atomic_path,
+    forget_sha256,
+    is_empty,
+    keep_sha256,
+    read_json,
+    remove_folder,
+    remove_unfinished,
+    require_space,
+    require_unchanged,
+    sha256_file,
+    weights_sha256,
+)
 from litft.checkpoint.files import (
     copy_side_files,
     load_model_config,
@@ -207,22 +221,61 @@ def test_hash_is_sha256(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "x") == hashlib.sha256(b"abc" * 10**6).hexdigest()
 
 
-def test_the_digest_of_weights_is_kept_and_believed_while_the_file_is_as_it_was(tmp_path: Path) -> None:
+def test_the_digest_of_weights_is_kept_and_believed_while_the_file_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, kept = tmp_path / "x.safetensors", tmp_path / "x.safetensors.sha256"
     path.write_bytes(b"abc")
-    stamp = path.stat().st_mtime_ns
     digest = hashlib.sha256(b"abc").hexdigest()
     assert weights_sha256(path) == digest
-    assert kept.read_text() == f"{digest} 3 {stamp}\n"
-    kept.write_text(f"{'0' * 64} 3 {stamp}\n")
-    assert weights_sha256(path) == "0" * 64  # it was not read again
-    for changed in (f"{'0' * 64} 4 {stamp}", f"{'0' * 64} 3 {stamp + 1}", f"{'0' * 63} 3 {stamp}", "", "é", "a b c d"):
-        kept.write_text(changed)
+    written, read = kept.read_text(), []
+    monkeypatch.setattr(disk, "sha256_file", lambda path: read.append(path) or sha256_file(path))
+    assert weights_sha256(path) == digest and not read
+    os.utime(path, ns=(1, 1))  # a copy
+    assert weights_sha256(path) == digest and len(read) == 1
+    assert weights_sha256(path) == digest and len(read) == 1
+    for damaged in (written[1:], "0" + written[1:], written[:-3], "", "é", "a b c d", f"{digest} 3 1\n"):
+        kept.write_text(damaged)
         assert weights_sha256(path) == digest
-        assert kept.read_text() == f"{digest} 3 {stamp}\n"
+
+
+def test_weights_that_are_no_longer_what_they_were_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"abc")
+    stamp = path.stat().st_mtime_ns
+    require_unchanged(path)
+    assert not list(tmp_path.glob("*.sha256"))  # nobody kept it: nothing to compare, nothing is read
+    keep_sha256(path)
     path.write_bytes(b"abd")
-    os.utime(path, ns=(stamp + 1, stamp + 1))
+    os.utime(path, ns=(stamp, stamp))  # of the same size and time
+    for use in (weights_sha256, require_unchanged):
+        with pytest.raises(CheckpointError, match=r"has changed since .* remove x.safetensors.sha256 if"):
+            use(path)
+    forget_sha256(path)
     assert weights_sha256(path) == hashlib.sha256(b"abd").hexdigest()
+
+
+def test_what_killed_processes_left_goes_and_what_runs_stays(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    dead, alive = "999999999", str(os.getppid())
+    names = [f".a.{dead}.tmp", f".final.{dead}.former", f".step-00000001.{dead}.gone", ".step-00000002.partial"]
+    for name in (*names, f".final.{os.getpid()}.former"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").touch()
+    kept = {".hidden", ".x.tmp", f".a.{alive}.tmp", "step-00000003.partial"}
+    for name in (*kept, f"logs/.metrics.csv.{dead}.tmp"):
+        (tmp_path / name).touch()
+    assert not is_empty(tmp_path) and is_empty(tmp_path / "none") and not is_empty(tmp_path / "logs" / "..")
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "logs"} and is_empty(tmp_path / "logs")
+
+
+def test_a_folder_loses_its_name_before_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "step").mkdir()
+    (tmp_path / "step" / "x").touch()
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors=False: None)  # killed before the first file
+    remove_folder(tmp_path / "step")
+    assert [path.name for path in tmp_path.iterdir()] == [f".step.{os.getpid()}.gone"]
 
 
 def test_a_digest_that_cannot_be_kept_is_given(tmp_path: Path) -> None:

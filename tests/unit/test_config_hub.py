@@ -31,12 +31,12 @@ CLOSE = 0.02  # of a forecast, between versions of torch
 
 
 def load_builder() -> Any:
-    """Gives `config_hub/build_config_hub.py` as a module."""
-    sys.path.insert(0, str(ROOT / "config_hub"))
+    """Gives `config_hub/maker/build_config_hub.py` as a module."""
+    sys.path.insert(0, str(ROOT / "config_hub" / "maker"))
     try:
         return importlib.import_module("build_config_hub")
     finally:
-        sys.path.remove(str(ROOT / "config_hub"))
+        sys.path.remove(str(ROOT / "config_hub" / "maker"))
 
 
 BUILDER = load_builder()

@@ -121,3 +121,23 @@ def test_a_changed_copy_runs(
         assert ("held-out 0.0000 -> 0.0000" in said) == (not dry) and ("of tensors at the peak" in said) == bool(dry)
     assert (tmp_path / "out" / "lora" / "data" / "final").is_dir() and not (tmp_path / "planned").exists()
     shutil.rmtree(tmp_path / "out")
+
+
+def test_a_shipped_file_is_found_from_any_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "lora", "--config", "config_hub/neurips/4090.yaml", "--print_config"]) == 0
+    assert "checkpoint_dir: checkpoints/mistralai" in capsys.readouterr().out
+    assert main(["finetune", "lora", "--config", "config_hub/neurips/409.yaml"]) == 2
+    assert 'Did you mean "config_hub/neurips/4090.yaml"?' in capsys.readouterr().err
+
+
+def test_configs_are_listed_by_the_name_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "configs", "--match", "llama-2-7b/qlora"]) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.startswith("config_hub/finetune/llama-2-7b/qlora.yaml  QLoRA on Llama 2 7B")
+
+
+def test_a_copy_without_the_demo_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "litft.demo", None)  # as in the package of a submission
+    monkeypatch.delitem(sys.modules, "litft.demo.run", raising=False)
+    assert main(["demo"]) == 2
+    assert "This copy of litft is without litft.demo" in capsys.readouterr().err

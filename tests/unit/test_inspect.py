@@ -7,6 +7,7 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -309,6 +310,12 @@ def test_the_last_step_of_lengths_ends_at_the_longest(folder: Path) -> None:
     assert longest % 20 and view.lengths[-1][0].endswith(f"-{longest}") and view.lengths[-1][1] == 1
 
 
+def test_the_page_begins_with_the_shortest_rows(folder: Path) -> None:
+    view = view_of(InspectConfig(data_dir=prepared(folder, [dialogue_of("q" * 200, "a")])))
+    bars = page_of(view).split('<ul class="bars">')[1].split("</ul>")[0]
+    assert len(view.lengths) > 1 and bars.count("<li>") == 1
+
+
 def test_a_step_beyond_one_epoch_names_the_epoch(folder: Path) -> None:
     data_dir = prepared(folder, [dialogue_of(f"q {size}", "a") for size in range(5)])
     view = view_of(InspectConfig(data_dir=data_dir, step=5000, global_batch_size=2))
@@ -376,10 +383,26 @@ def test_the_tokenizer_is_found_or_done_without(folder: Path) -> None:
     shutil.move("checkpoints", "elsewhere")
     said: list[str] = []
     view = view_of(InspectConfig(data_dir=data_dir), said.append)
-    assert view.rows == [] and view.tables and "--checkpoint_dir" in said[0] and "no rows" in text_of(view)
+    assert view.rows == [] and view.tables and said[0] == view.chosen
+    assert "The rows are not shown" in view.chosen and "--checkpoint_dir FOLDER/tiny" in view.chosen
     assert numbers(data_dir, checkpoint_dir=Path("elsewhere/acme/tiny")) == [0]
     write_checkpoint(Path("checkpoints/other/tiny"))  # of the same name, but another tokenizer
     assert numbers(data_dir) == []
+
+
+def test_the_tokenizer_is_found_where_the_model_was(folder: Path, tmp_path: Path) -> None:
+    shutil.move("checkpoints", "elsewhere")
+    place = Path("elsewhere/acme/tiny")
+    for typed in (place, tmp_path / place):
+        data_dir = prepared(typed, [SHORT], overwrite=True)
+        manifest = (data_dir / "manifest.yaml").read_text()
+        assert f"checkpoint_dir: {place}\n" in manifest and str(tmp_path) not in manifest
+        assert numbers(data_dir) == [0]
+    with TemporaryDirectory() as other:  # a path that tells of a machine is not written down
+        shutil.move(place, Path(other) / "tiny")
+        data_dir = prepared(Path(other) / "tiny", [SHORT], overwrite=True)
+        assert other not in (data_dir / "manifest.yaml").read_text()
+        assert numbers(data_dir) == []
 
 
 def test_the_tokenizer_beside_the_data_comes_first(folder: Path) -> None:
@@ -494,9 +517,9 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["data/mine", "--max_seq_length", "9"], ["at most 9 tokens", "max_seq_length"]),
     (["data/mine", "--checkpoint_dir", "acme/tinny"], ['"acme/tinny"', 'Did you mean "acme/tiny"']),
     (["data/mine", "--checkpoint_dir", "acme/other"], ["was prepared with the tokenizer of tiny", "acme/other"]),
-    (["data/mine", "--greb", "a"], ["--greb", 'Did you mean "grep"']),
+    (["data/mine", "--greb", "a"], ["--greb", 'Did you mean "--grep"']),
     (["data/mine", "data/more"], ['"data/more"', "belongs to no flag"]),
-    ([], ["--data_dir must be given"]),
+    ([], ["DATA_DIR must be given: litft inspect DATA_DIR;"]),
 ]
 
 

@@ -197,10 +197,10 @@ def test_stop_texts(text: str, stops: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--max_iterz", "3"], r'Unknown flag --max_iterz\. Did you mean "max_iters"\?'),
-        (["--train.max_iterz", "3"], r'Unknown flag --train\.max_iterz\. Did you mean "train\.max_iters"\?'),
+        (["--max_iterz", "3"], r'Unknown flag --max_iterz\. Did you mean "--max_iters"\?'),
+        (["--train.max_iterz", "3"], r'Unknown flag --train\.max_iterz\. Did you mean "--train\.max_iters"\?'),
         (["--optim", "3"], r"^--optim is a section, not a value; set the keys in it, such as --optim\.\w+ VALUE\.$"),
-        (["--zzz", "3"], r"^Unknown flag --zzz\.$"),
+        (["--zzz", "3"], r"^Unknown flag --zzz\. --help lists all flags\.$"),
         (["--seed", "x"], r'^--seed is "x"; it must be a whole number\.$'),
         (["--lora.dropout", "nan"], r'^--lora\.dropout is "nan"; it must be a number\.$'),
         (["--learning_rate=1e999"], r'^--learning_rate is "1e999"; it must be a number\.$'),

@@ -40,6 +40,7 @@ from litft.train.state import Inputs, Run
 
 SMALL = LoRA(LoRAConfig(r=4, targets=("q",)))  # few operations to be told
 WIDE = {"n_embd": 64, "intermediate_size": 128}
+ONE_BATCH = {"train__global_batch_size": 4}  # a micro-batch a step: half the operations
 
 
 def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -69,12 +70,12 @@ def allocated_bytes(work: Callable[[], object]) -> int:
     [
         ("full", {}),
         ("lora", {"precision": "bf16-true"}),
-        ("adapter", {"train__pack": "padded"}),
-        ("adapter_v2", {"precision": "bf16-mixed", "train__checkpoint": "block"}),
-        ("lora", {"quantize": "bnb.nf4-dq", "precision": "bf16-true"}),
-        ("dora", {"precision": "bf16-true"}),
-        ("dora", {"quantize": "bnb.nf4", "precision": "bf16-mixed"}),
-        ("lora", {"precision": "bf16-true", "n_expert": 4, "n_expert_per_token": 2}),
+        ("adapter", {"train__pack": "padded", **ONE_BATCH}),
+        ("adapter_v2", {"precision": "bf16-mixed", "train__checkpoint": "block", **ONE_BATCH}),
+        ("lora", {"quantize": "bnb.nf4-dq", "precision": "bf16-true", **ONE_BATCH}),
+        ("dora", {"precision": "bf16-true", **ONE_BATCH}),
+        ("dora", {"quantize": "bnb.nf4", "precision": "bf16-mixed", **ONE_BATCH}),
+        ("lora", {"precision": "bf16-true", "n_expert": 4, "n_expert_per_token": 2, **ONE_BATCH}),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(str(part) for part in value.values()),
 )
@@ -116,7 +117,7 @@ def test_one_block_stands_for_those_that_are_alike_to_the_byte(
     tmp_path: Path, method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(tmp_path, n_layer=6)
-    config = make_config(world, **settings)
+    config = make_config(world, train__global_batch_size=2, **settings)  # few operations to be told
     inputs = open_inputs(config, methods()[method], lambda message: None)
     plan = plan_of(inputs)
     batches = count_batches(inputs, plan)

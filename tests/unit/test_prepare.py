@@ -112,9 +112,19 @@ def test_ledger_accounts_for_every_row(folder: Path) -> None:
     assert ledger["target_tokens"] == sum(int(part.target_mask.sum()) for part in data)
     assert ledger["prompt_tokens"] + ledger["target_tokens"] == sum(len(part.input_ids) for part in data)
     assert ledger["stop_token_fraction"] == 1.0
-    assert any(re.search(r"rows read +23\n", message) for message in messages)
+    table = next(message for message in messages if "rows read" in message).splitlines()
+    assert table[1].strip() == "23 rows read: 18 to train, 2 held out, 1 not used, 1 equal to another, 1 too long"
+    assert not any("rows split" in line or "rows cut" in line for line in table)  # they are 0
+    assert re.fullmatch(r"  lengths +shortest \d+, median \d+, longest \d+ tokens", table[-2])
     assert 'rejected line 22: "output" is empty' in messages
     assert not any(message.startswith("WARNING") for message in messages)
+
+
+def test_the_first_row_is_shown_with_its_line_ends(folder: Path) -> None:
+    _, messages, _ = run(folder, [("one\ntwo\x1b", "a" + "b" * 485 + "c")] * 2, test_split_fraction=0.0)
+    shown = next(message for message in messages if message.startswith("first row"))
+    assert "\n    | one\n    | two\\x1b\n" in shown
+    assert "    | abb" in shown and "bb [... 7 characters ...] bb" in shown and shown.endswith("bbc")
 
 
 def test_rows_are_the_styles_ids_with_masks(folder: Path) -> None:
@@ -162,9 +172,10 @@ def test_duplicates_never_stand_on_both_sides(folder: Path) -> None:
 
 
 def test_no_test_rows_no_test_file(folder: Path) -> None:
-    _, _, destination = run(folder, numbered(4))
-    assert (destination / "test.pt").is_file()
-    run(folder, numbered(4), test_split_fraction=0.0, overwrite=True)
+    _, messages, destination = run(folder, numbered(4))
+    assert (destination / "test.pt").is_file() and "litft finetune lora" in messages[-1]
+    _, messages, _ = run(folder, numbered(4), test_split_fraction=0.0, overwrite=True)
+    assert "litft finetune lora" not in messages[-1] and "--test_split_fraction above 0" in messages[-1]
     assert sorted(path.name for path in destination.iterdir()) == ["manifest.yaml", "train.pt"]
 
 
@@ -197,10 +208,12 @@ def test_rows_equal_after_a_cut_count_once(folder: Path) -> None:
 def test_length_is_capped_at_the_context(tmp_path: Path) -> None:
     small = write_checkpoint(tmp_path / "small", block_size=24)
     ledger, messages, destination = run(small, [*numbered(3), ("q", "x" * 60)])
-    assert messages[0] == "max_seq_length 2048 is more than the context of tiny; 24 tokens are used."
+    assert "24 tokens are the model's context" in messages[0] and "max_seq_length" not in messages[0]
     assert ledger["rows_dropped"] == 1
     assert PreparedData.load(destination / "train.pt").meta["max_seq_length"] == 24
-    assert "--max_seq_length may go up" not in messages[-1]
+    assert not any("may go up" in message or "is more than" in message for message in messages)
+    _, messages, _ = run(small, numbered(3), max_seq_length=40, overwrite=True)
+    assert messages[1] == "max_seq_length 40 is more than the context of tiny; 24 tokens are used."
 
 
 @pytest.mark.parametrize("train_on", ["completions", "all"])
@@ -277,7 +290,8 @@ def test_csv_columns(folder: Path) -> None:
         ([("q", ""), ("p", " ")], {"max_rejected_fraction": 1.0}, DataError,
          '2 of 2 rows'),
         ([*numbered(50), ("q", ""), ("", "a")], {}, DataError,
-         'cannot be used (line 51: "output" is empty; line 52: "instruction" is empty); max_rejected_fraction is 0.01'),
+         'cannot be used (line 51: "output" is empty; line 52: "instruction" is empty); max_rejected_fraction is 0.01; '
+         'mend them, or leave them out with --max_rejected_fraction 0.04.'),
         (numbered(3), {"max_seq_length": 5}, DataError,
          "3 of 3 rows are longer than 5 tokens (max_seq_length); --too_long truncate_response"),
         (numbered(3), {"prompt_style": "alpacca"}, ConfigError, 'Did you mean "alpaca"'),

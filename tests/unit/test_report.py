@@ -16,10 +16,7 @@ from run_folders import HACK, numbers_in, samples, steps, train_world, write_run
 from tiny_run import make_config, make_world, methods, open_run, with_step_limit
 
 from litft.cli import find_command, main
-from litft.config.io import load_yaml
 from litft.config.leaves import told_leaves
-from litft.config.parse import config_to_dict, parse_config
-from litft.config.run import RunConfig
 from litft.data.html import generator_of
 from litft.report.answers import MOST_FRAMES, choose_steps, compare
 from litft.report.page import UPLOT, page_of
@@ -253,19 +250,11 @@ def test_a_report_that_cannot_be_written_loses_no_run(tmp_path: Path) -> None:
     assert [line for line in told if "report.html is not written (" in line and "litft report" in line]
 
 
-def test_the_command_repeats_the_run(trained: Path) -> None:
-    run = read_run(trained, "trained")
-    words = command_again(run).split()
+def test_the_page_says_how_to_repeat_the_run(trained: Path) -> None:
+    words = command_again(read_run(trained, "trained")).split()
     command, rest = find_command(words[1:])
-    assert command.words == ("finetune", "lora")
-    module, _, name = command.config.partition(":")
-    kind: type[RunConfig] = getattr(__import__(module, fromlist=[name]), name)
-    again = config_to_dict(parse_config(kind, rest, "", ""))
-    assert again.pop("out_dir") == str(trained) + "-again"
-    before = load_yaml(trained / "run.yaml")
-    assert {name: again[name] for name in before if name != "out_dir"} == {
-        name: value for name, value in before.items() if name != "out_dir"
-    }
+    assert command.words == ("repeat",) and rest == [f"--run={trained}"]
+    assert f"litft repeat {trained}" in (trained / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("method", ["lora", "adapter", "full"])

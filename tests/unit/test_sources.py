@@ -14,7 +14,7 @@ from tiny_rows import one_turn, talk, turns_in
 from tiny_text import SHARED
 
 from litft.data.reading.hub import find_files
-from litft.data.reading.rows import Rejected, Row
+from litft.data.reading.rows import Found, Rejected, Row
 from litft.data.sources import SOURCES
 from litft.data.sources.csv import read_csv, unused_columns
 from litft.errors import DataError
@@ -73,7 +73,10 @@ def test_rows(tmp_path: Path, name: str, content: str | bytes, expected: list[Ro
         ("lima", '{"conversations": []}', 1, '"conversations" is an empty list, not a list of texts'),
         ("lima", '{"messages": []}', 1, 'no "conversations" (found "messages")'),
         ("csv", "instruction,output\na,b\nc\n", 3, "1 cell where the header has 2"),
-        ("csv", 'instruction,output\n"a\n\nb",c\nd,e,f\n', 5, "3 cells where the header has 2"),
+        ("csv", 'instruction,output\n"a\n\nb",c\nd,e,f\n', 5,
+         "3 cells where the header has 2: a cell that holds a comma needs quotes around it"),
+        ("csv", "instruction,output\nd,e,f\n", 2,
+         "3 cells where the header has 2: a cell that holds a comma needs quotes around it"),
         ("csv", "instruction,output\na,\n", 2, '"output" is empty'),
     ],
 )  # fmt: skip
@@ -100,11 +103,13 @@ def test_rejected_rows(tmp_path: Path, name: str, content: str, line: int, reaso
         ("dolly", b'{}\n{"a": "\xff"}', "line 2 is not UTF-8 (byte 8 of the line is 0xff)"),
         ("lima", "instruction,output\n", "line 1 is not valid JSON"),
         ("csv", "", "is empty"),
-        ("csv", "prompt,answer\na,b\n", 'no column "instruction" and "output"; found "prompt", "answer"'),
-        ("csv", "prompt,output\na,b\n", "--columns instruction=YOUR_COLUMN"),
-        ("csv", "Instruction,output\na,b\n", 'Did you mean "Instruction"?'),
-        ("csv", "instruction;output\na;b\n", 'separated by ";"'),
-        ("csv", "instruction\toutput\na\tb\n", "separated by tabs"),
+        ("csv", "prompt,answer\na,b\n", 'no columns "instruction" and "output"; found "prompt", "answer"'),
+        ("csv", "prompt,answer\na,b\n", "--columns instruction=prompt,output=answer to"),
+        ("csv", "text,answer\na,b\n", "--columns instruction=YOUR_COLUMN,output=answer to"),
+        ("csv", "Instruction;Input; OUTPUT \na;b;c\n", "=Instruction,input=Input,output=OUTPUT to"),
+        ("csv", "My question,output\na,b\n", "--columns instruction=YOUR_COLUMN to"),
+        ("csv", "Name a prime.,7\nName another.,11\n", "looks like a row; put the header instruction,output above"),
+        ("csv", "instuction,output\na,b\n", "--columns instruction=instuction to"),
         ("csv", "instruction,output,output\na,b,c\n", 'the column "output" 2 times'),
         ("csv", 'instruction,output\na,b\nc,"d\ne,f\n', "row that begins on line 3 is broken at line 4"),
         ("csv", 'instruction,output\na,"b"c\n', "row that begins on line 2 is broken at line 2"),
@@ -126,9 +131,19 @@ def test_columns_are_named(tmp_path: Path) -> None:
     assert rows_of("csv", path, columns={**columns, "input": "context"}) == [one_turn(2, "a", "b", "c")]
 
 
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_cells_between_other_marks(tmp_path: Path, mark: str) -> None:
+    path = write(tmp_path / "a.csv", f'"instruction"{mark} output\na,{mark}"b{mark}"\nc{mark}d{mark}e\n')
+    found, row, rejected = rows_of("csv", path)
+    assert isinstance(found, Found) and "stands between the cells" in found.sentence
+    assert row == one_turn(2, "a,", "", f"b{mark}") and isinstance(rejected, Rejected)
+    assert unused_columns(path) is None
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
+        ({"a": "instruction", "b": "output"}, "--columns instruction=a,output=b."),
         ({"instuction": "a"}, 'Did you mean "instruction"?'),
         ({"instruction": "a", "output": "b", "input": "hint"}, 'no column "hint"'),
         ({"instruction": "a", "output": "B"}, 'no column "B"'),
@@ -161,7 +176,7 @@ def test_prompts_csv_lacks_its_columns() -> None:
     path = SHARED / "csv" / "prompts.csv"
     if not path.is_file():
         pytest.skip("shared data is absent")
-    with pytest.raises(DataError, match=r'no column "instruction" and "output"; found "act", "prompt"'):
+    with pytest.raises(DataError, match=r'no columns "instruction" and "output"; found "act", "prompt"'):
         rows_of("csv", path)
 
 

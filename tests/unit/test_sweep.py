@@ -96,7 +96,7 @@ def test_names_are_safe_and_differ() -> None:
         (("--sweep.lora.r", "8,0"), "lora.r is 0; it must be at least 1"),
         (("--sweep.lora.r", "8,,16"), "write the values to be tried"),
         (("--sweep.learning_rate", "1e-4,0.0001"), "has 0.0001 twice"),
-        (("--sweep.lern_rate", "1,2"), 'Did you mean "sweep.learning_rate"'),
+        (("--sweep.lern_rate", "1,2"), 'Did you mean "--sweep.learning_rate"'),
         (("--sweep.out_dir", "a,b"), "cannot be swept: out_dir is the same for all runs"),
         (("--sweep.lora.r", "8,16", "--r", "4"), "--r and --sweep.lora.r are both given"),
         (("--max_steps", "--sweep.lora.r", "8,16"), "--max_steps needs a value"),

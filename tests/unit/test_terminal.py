@@ -56,7 +56,8 @@ def test_a_terminal_has_two_lines_that_follow_the_steps() -> None:
     code, said = drawn(STEPS)
     assert code == 0 and said.rstrip().endswith(CURSOR)
     last = said.rpartition("training")[2]
-    for part in ("13/20", "steps", "left", "loss 1.500", "rate 1.0e-03", "1,234 tokens/s", "2.1 GB", "after step 16"):
+    shown = ("13/20", "steps", "left", "loss 1.500", "rate 1.0e-03", "1,234 tokens/s", "2.1 GB", "evaluation after 16")
+    for part in shown:
         assert part in last, part
     assert COLOUR.search(said)
     assert "/a/rather/long/path/" + "x" * 120 in said  # above the bar, and not broken
@@ -136,10 +137,8 @@ def test_a_line_comes_only_after_a_while_and_says_how_long_it_takes(monkeypatch:
             now[0] = seconds
             bar.show(step, 1.5, 1e-3, 1234.0, 2_100_000_000)
     assert said == [
-        "step 12/20: training loss 1.5000, rate 1.0e-03, 1,234 tokens/s, 2.1 GB, about 3 min left, next evaluation "
-        "after step 16",
-        "step 17/20: training loss 1.5000, rate 1.0e-03, 1,234 tokens/s, 2.1 GB, about 34 s left, next evaluation "
-        "after step 20",
+        "step 12/20: training loss 1.5000, rate 1.0e-03, 1,234 tokens/s, 2.1 GB, about 3 min left, evaluation after 16",
+        "step 17/20: training loss 1.5000, rate 1.0e-03, 1,234 tokens/s, 2.1 GB, about 34 s left, evaluation after 20",
         "step 20/20: training loss 1.5000, rate 1.0e-03, 1,234 tokens/s, 2.1 GB, about 0 s left, the last step",
     ]
 

@@ -145,7 +145,7 @@ def test_a_damaged_arrow_file(tmp_path: Path) -> None:
     [
         ([{"input_ids": [5, 5, 5], "labels": [5, 5, 5]}],
          ["from line 1 on they fit", "--labels same or --labels next"]),
-        ([{"input_ids": [5, 6], "labels": [-100, -100]}], ["says which token a label names"]),
+        ([{"input_ids": [5, 6], "labels": [-100, -100]}], ["does not say which token a label names"]),
         ([{"input_ids": [5, 6, 7], "labels": [5, 6, 7]}, {"input_ids": [5, 6, 7], "labels": [6, 7, 8]}],
          ["contradict each other", "line 1 the token at its own place", "line 2 the token after it"]),
         ([{"input_ids": [5, 6], "labels": [-1, 6]}, {"input_ids": [5, 6], "labels": [-100, 6]}],

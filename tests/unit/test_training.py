@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_run import make_config, make_world, methods, open_run, with_step_limit
+from tiny_run import make_config, make_world, methods, open_run, with_step_limit, write_manifest
 from torch import Tensor
 
 from litft.checkpoint.files import load_model_config, save_model_config
@@ -21,7 +21,7 @@ from litft.config.model import RopeScaling
 from litft.config.plan import build_plan
 from litft.data.batches import MULTIPLE, Batching, iter_micro_batches
 from litft.data.store import PreparedData, save_prepared
-from litft.errors import CheckpointError, ConfigError, DataError, TrainingError
+from litft.errors import CheckpointError, ConfigError, DataError, PreemptedError, TrainingError
 from litft.methods.base import trainable_state
 from litft.train.evaluate import validate
 from litft.train.finish import finish
@@ -129,6 +129,7 @@ def write_alike_rows(world: Path) -> None:
         source=torch.zeros(8),
         meta=meta,
     )
+    write_manifest(world / "data")
 
 
 def test_a_beginning_is_not_shared_where_rotation_depends_on_the_length(world: Path) -> None:
@@ -307,6 +308,10 @@ def test_a_run_is_not_resumed_on_another_base_or_other_rows(world: Path, changed
     path = world / changed
     other = make_world(world / "other", seed=5) / changed
     path.write_bytes(other.read_bytes())
+    if changed == "data/train.pt":
+        with pytest.raises(DataError, match="is damaged or was changed"):
+            settings("auto")
+        write_manifest(world / "data")  # prepared again, from other rows
     with pytest.raises(CheckpointError, match="has changed since"):
         fit(settings("auto"), token_loss)
 
@@ -341,7 +346,7 @@ def test_both_splits_must_be_of_the_models_tokenizer(world: Path) -> None:
         open_run(make_config(world), methods()["lora"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_the_step_saves_and_the_run_goes_on_as_if_nothing_had_been(world: Path, number: int) -> None:
     straight = open_run(make_config(world, out_dir=world / "straight"), methods()["lora"])
     fit(straight, token_loss)
@@ -354,7 +359,7 @@ def test_a_signal_ends_the_step_saves_and_the_run_goes_on_as_if_nothing_had_been
         return token_loss(logits, targets)
 
     run = open_run(make_config(world), methods()["lora"])
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else PreemptedError):
         fit(run, interrupting_loss)
     resumed = open_run(make_config(world, resume="auto"), methods()["lora"])
     assert resumed.inputs.resume_from is not None

@@ -13,6 +13,7 @@ from torch import Tensor
 from litft.data.mixing.parts import Part, Rows
 from litft.data.mixing.removed import REMOVED_FILE, Removed
 from litft.data.mixing.scores import joined_scores, scores_meta
+from litft.data.paths import MODEL_PLACE
 from litft.data.publish import publish
 from litft.data.store import TEST_FILE, TRAIN_FILE
 from litft.data.vocabulary import TOKENIZER_DIR
@@ -104,6 +105,7 @@ def write_mixed(mixed: Mixed, destination: Path, tokenizer: Tokenizer | None) ->
         parts[TEST_FILE] = _gather(mixed.held_out, names, None)
     manifest = {
         **meta,
+        **{key: value for key, value in mixed.parts[0].manifest.items() if key == MODEL_PLACE},
         "settings": mixed.settings,
         "parts": mixed.accounts(),
         "notes": mixed.notes,

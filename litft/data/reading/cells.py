@@ -1,4 +1,4 @@
-"""Rows of cells between commas, each with its line. Knows no dataset.
+"""Rows of cells between commas, semicolons, tabs or bars, each with its line. Knows no dataset.
 
 Source of the format: RFC 4180, with UTF-8, an optional byte order mark, and LF or CRLF line ends.
 """
@@ -6,8 +6,9 @@ Source of the format: RFC 4180, with UTF-8, an optional byte order mark, and LF 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from litft.data.reading.kinds import other_form
@@ -18,20 +19,54 @@ from litft.errors import DataError
 # a quote is never closed, all that follows is one cell.
 CELL_LIMIT = LONGEST_BYTES
 
+# What may stand between cells, as programs write it where a comma stands in numbers, and its name.
+MARKS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 
-def iter_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+
+def find_mark(path: Path, names: Collection[str]) -> str:
+    """Gives what stands between the cells of a file, by its header.
+
+    That is the mark between which these names stand, a comma before all others; else the first that is in the header.
+
+    Args:
+        path: the file.
+        names: columns that it should have.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    _, header = next(iter_lines(path), (1, ""))
+    cells = {mark: _header_cells(header, mark) for mark in MARKS}
+    named = (mark for mark in MARKS if set(names) <= set(cells[mark]))
+    several = (mark for mark in MARKS if len(cells[mark]) > 1)
+    return next(chain(named, several), ",")
+
+
+def _header_cells(line: str, mark: str) -> list[str]:
+    """Gives the cells of a line; none where its quotes are broken."""
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark, strict=True), [])]
+    except csv.Error:
+        return []
+
+
+def iter_cells(path: Path, mark: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Gives each row with the line it begins on, the header first; blank lines are skipped.
+
+    Args:
+        path: the file.
+        mark: what stands between cells.
 
     Raises:
         DataError: a quote is broken; naming the line.
     """
     with _cell_limit():
-        yield from _iter_cells(path)
+        yield from _iter_cells(path, mark)
 
 
-def _iter_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _iter_cells(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
     """Does so."""
-    reader = csv.reader((line for _, line in iter_lines(path)), strict=True)
+    reader = csv.reader((line for _, line in iter_lines(path)), delimiter=mark, strict=True)
     while True:
         line = reader.line_num + 1
         try:

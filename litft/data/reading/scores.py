@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from litft.data.reading.cells import iter_cells
+from litft.data.reading.cells import find_mark, iter_cells
 from litft.data.reading.faults import listed
 from litft.data.reading.kinds import plain_suffix
 from litft.data.reading.places import place_fields
@@ -34,7 +34,7 @@ def read_scores(path: Path, field: str) -> Scores:
         DataError: the file cannot be read, or no row has a number there.
     """
     scores, first = Scores(), dict[str, Any]()
-    for place, values in _records(path):
+    for place, values in _records(path, field):
         first = first or dict(values)
         number = _number(values.get(field))
         if number is not None:
@@ -44,12 +44,12 @@ def read_scores(path: Path, field: str) -> Scores:
     return scores
 
 
-def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _records(path: Path, field: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Gives the rows with their places."""
     if plain_suffix(path) != ".csv":
         yield from iter_records(path)
         return
-    rows = iter_cells(path)
+    rows = iter_cells(path, find_mark(path, [field]))
     _, header = next(rows, (1, []))
     for line, cells in rows:
         yield line, dict(zip(header, cells, strict=False))

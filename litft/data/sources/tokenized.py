@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from litft.data.reading.kinds import text_form
-from litft.data.reading.parquet import require_pyarrow, unreadable
+from litft.data.reading.parquet import require_pyarrow, unreadable, values_of
 from litft.data.reading.places import RowPlace, shown_place
 from litft.data.reading.records import iter_records
 from litft.data.reading.rows import Found, Rejected, Rows, Source
@@ -105,8 +105,8 @@ def _place(path: Path, evidence: Evidence, asked: str) -> Place:
         raise DataError(f"The labels of {path} contradict each other: each names in {told}; say which with --labels.")
     if not evidence.only and evidence.both is not None:
         raise DataError(
-            f"Nothing in {path} says which token a label names: from {shown_place(evidence.both)} on they fit the "
-            "token at their own place and the token after it alike; say which with --labels same or --labels next."
+            f"{path} does not say which token a label names: from {shown_place(evidence.both)} on they fit the "
+            "token there and the next alike; add --labels same or --labels next."
         )
     return next(iter(evidence.only), "same")
 
@@ -158,9 +158,11 @@ def _iter_arrow_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     arrow = importlib.import_module("pyarrow")
     number = 0
     try:
-        with arrow.memory_map(str(path)) as file, arrow.ipc.open_stream(file) as batches:
+        # Not mapped, and looked at before: what lies outside of the file would end the process, not only the reading.
+        with arrow.OSFile(str(path)) as file, arrow.ipc.open_stream(file) as batches:
             for batch in batches:
-                for values in batch.to_pylist():
+                batch.validate(full=True)
+                for values in values_of(path, batch, number):
                     number += 1
                     yield RowPlace(number), values
     except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:

@@ -1,7 +1,7 @@
 """Writes `config_hub/finetune`, a folder a model, and the tables of what each file needs.
 
-    python config_hub/build_config_hub.py --forecast   # asks litft's plan for memory that has no number yet: hours
-    python config_hub/build_config_hub.py              # writes the files and the tables from these numbers: seconds
+    python config_hub/maker/build_config_hub.py --forecast   # asks litft's plan for what has no number yet: hours
+    python config_hub/maker/build_config_hub.py              # writes files and tables from these numbers: seconds
 
 `config_hub/finetune/debug` is written by hand.
 """
@@ -39,12 +39,12 @@ from litft.train.loss import cross_entropy
 from litft.train.state import Inputs
 from litft.train.stochastic import SLICE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HUB = ROOT / "config_hub" / "finetune"
 NUMBERS = HUB / "memory.csv"
 TABLE = ROOT / "config_hub" / "README.md"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- table: config_hub/build_config_hub.py -->", "<!-- end of table -->"
+BEGIN, END = "<!-- table: config_hub/maker/build_config_hub.py -->", "<!-- end of table -->"
 IN_README = ("pythia-160m", "tiny-llama-1.1b", "llama-2-7b", "qwen3-8b", "phi-4", "mixtral-8x7b")
 CARDS = (24, 40, 80, 141)  # GB
 USED = 0.9  # of a card that a forecast may fill: an allocator cannot use all of it

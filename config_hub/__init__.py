@@ -1,0 +1,1 @@
+"""Settings that litft brings, installed as `litft.config_hub`; `maker/` writes them and is not installed."""

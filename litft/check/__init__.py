@@ -1,0 +1,1 @@
+"""Is this run right, and can it be repeated? Hashes compared, a run run again, a config tried on a few rows."""
