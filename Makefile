@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check parity faults demo-model bounds constraints audit sbom wheel clean
+.PHONY: demo test check parity faults poison fuzz demo-model bounds constraints audit sbom wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/litft demo
@@ -25,6 +25,14 @@ parity: $(VENV)/.installed-dev
 # Kills, fills and corrupts for a quarter of an hour; a short form is in `make test`.
 faults: $(VENV)/.installed-dev
 	PYTHONPATH=tests:tests/unit:tests/faults $(BIN)/python tests/faults/table.py --out benchmarks/results/faults.md
+
+# Takes away one guard against harmful input at a time: its test must fail then.
+poison: $(VENV)/.installed-dev
+	$(BIN)/python tests/poison/remove_guards.py
+
+# Some thousand random changes of everything that is read; a few, always the same, are in `make test`.
+fuzz: $(VENV)/.installed-dev
+	LITFT_FUZZ=2000 $(BIN)/python -m pytest -p no:xdist tests/contracts/test_poison_fuzz.py
 
 demo-model: $(VENV)/.installed
 	$(BIN)/python scripts/build_demo_model.py

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from litft.checkpoint.disk import sha256_file
 from litft.data.store import PreparedData, save_prepared
 from litft.text.tokenizer import Tokenizer
 
@@ -43,7 +44,8 @@ def write_rows(
             source=torch.zeros(rows),
             meta={"tokenizer": {"hash": tokenizer.hash}, "source_names": ["random"], "max_seq_length": longest},
         )
-    (folder / "manifest.yaml").write_text("sources: {}\nfiles: {train.pt: {sha256: none}}\n", encoding="utf-8")
+    told = f"sources: {{}}\nfiles: {{train.pt: {{sha256: {sha256_file(folder / 'train.pt')}}}}}\n"
+    (folder / "manifest.yaml").write_text(told, encoding="utf-8")
 
 
 def lengths_of(

@@ -307,8 +307,9 @@ def open_pieces(path: Path) -> sentencepiece.SentencePieceProcessor:
     try:
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
         pieces.id_to_piece(list(range(pieces.get_piece_size())))  # all of them are text
+        pieces.id_to_piece(pieces.unk_id())  # and there is one for what is none of them
         return pieces
-    except (RuntimeError, OSError, UnicodeDecodeError) as error:
+    except (RuntimeError, OSError, UnicodeDecodeError, IndexError) as error:
         raise TokenizerError(f"{path} is not a readable sentencepiece model; download it again.") from error
 
 

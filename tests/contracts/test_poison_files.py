@@ -249,8 +249,12 @@ def test_rotations_that_cannot_be_computed(kind: str, field: str) -> None:
         else:
             assert config.rope_scaling is not None and 0 < config.rope_scaling.factor < 1e30
     for value in NUMBERS:
-        with pytest.raises(CheckpointError):
-            model_config_from_hf({"model_type": "llama", **HF, "rope_theta": value}, "m")
+        theta = {"model_type": "llama", **HF, "rope_theta": value}
+        with pytest.raises(CheckpointError, match="rope_base" if value in (0, -1) else "has rope_theta"):
+            model_config_from_hf(theta, "m")
+    for value in NUMBERS[2:]:
+        with pytest.raises(CheckpointError, match="its factor must be a number"):
+            model_config_from_hf({"model_type": "llama", **HF, "rope_scaling": {**scaling, "factor": value}}, "m")
 
 
 def test_a_saved_description_is_held_to_the_same() -> None:
@@ -366,6 +370,15 @@ def test_pieces_that_are_no_text(tmp_path: Path) -> None:
     (folder / "tokenizer.model").write_bytes(
         pieces.replace(b"\n" + bytes([len(piece)]) + piece, b"\n" + bytes([len(piece)]) + b"\xff" * len(piece))
     )
+    with pytest.raises(TokenizerError, match="not a readable sentencepiece model"):
+        Tokenizer(folder)
+
+
+def test_a_sentencepiece_model_without_pieces(tmp_path: Path) -> None:
+    """Random changes found it: the library opens what begins so, and has nothing then."""
+    folder = write_checkpoint(tmp_path / "c")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(b'""null' + piece_model())
     with pytest.raises(TokenizerError, match="not a readable sentencepiece model"):
         Tokenizer(folder)
 

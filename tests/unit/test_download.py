@@ -132,7 +132,8 @@ def test_downloads_and_their_sentences(hub: str, tmp_path: Path) -> None:
         tmp_path,
     )
     tokenizer = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
-    converted = sorted([*tokenizer, "lit_model.safetensors", "model.safetensors", "model_config.yaml"])
+    weights = ["lit_model.safetensors", "lit_model.safetensors.sha256", "model.safetensors"]
+    converted = sorted([*tokenizer, *weights, "model_config.yaml"])
     assert answers[0]["files"] == answers[1]["files"] == converted
     assert "Fetched org/tiny (5 files" in answers[0]["said"][0] and "Converted" in answers[0]["said"][-1]
     assert "converted already" in answers[1]["said"][1]

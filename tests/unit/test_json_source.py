@@ -124,7 +124,7 @@ def test_the_shape_stands_in_the_manifest(tmp_path: Path) -> None:
     given: dict[str, Any] = {"checkpoint_dir": folder, "data_file": path, "destination_path": tmp_path / "out"}
     messages: list[str] = []
     source = prepare("json", PrepareJsonConfig(**given), messages.append).to_dict()["sources"]["json"]
-    assert source["found"] == ["The rows are of the shape prompt_completion (prompt, completion)."] == messages[1:2]
+    assert source["found"] == ["The rows are of the shape prompt_completion (prompt, completion)."] == messages[:1]
     assert list(source["notes"].values()) == [1] and source["options"] == {"format": None}
 
 

@@ -113,7 +113,7 @@ def test_who_wrote_a_file_of_self_instruct(tmp_path: Path) -> None:
         messages: list[str] = []
         manifest = prepare("self_instruct", PrepareConfig(**given, data_file=path), messages.append).to_dict()
         source = manifest["sources"]["self_instruct"]
-        assert source["origin"] == origin and source["found"] == messages[1:2]
+        assert source["origin"] == origin and source["found"] == messages[:1]
     prepare("self_instruct", PrepareConfig(**given, data_file=seeds, origin="human"))
     with pytest.raises(DataError, match=r"a model wrote the answers of .*generated\.jsonl"):
         prepare("self_instruct", PrepareConfig(**given, data_file=generated, origin="human"))
