@@ -297,9 +297,9 @@ def describe(inputs: Inputs, plan: TrainPlan) -> Table:
         rows.append(("note", "bfloat16 is slow on most CPUs; --precision 32-true is often faster there"))
     if plan.steps < FEW_STEPS and plan.ends_by == "epochs":
         epochs = math.ceil(plan.epochs * ENOUGH_STEPS / plan.steps)
-        rows.append(("note", f"{_counted(plan.steps)} teach little; --epochs {epochs} makes about {ENOUGH_STEPS}"))
+        rows.append(("note", f"{_counted(plan.steps)} may teach little; --epochs {epochs} makes about {ENOUGH_STEPS}"))
     if len(inputs.test_rows) < FEW_ROWS:
-        rows.append(("note", f"only {len(inputs.test_rows)} rows are held out; their loss says little"))
+        rows.append(("note", f"rows held out: only {len(inputs.test_rows)}, whose loss says little"))
     return Table("The run", rows)
 
 

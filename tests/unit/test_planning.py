@@ -34,7 +34,7 @@ from litft.train.loop import backward, fit, train_step, window_rows
 from litft.train.planning import changes_to_fit, plan_run
 from litft.train.rehearsal import rehearse
 from litft.train.room import free_memory
-from litft.train.setup import open_inputs
+from litft.train.setup import describe, open_inputs
 from litft.train.sizing import bytes_needed, size_batches, with_size
 from litft.train.state import Inputs, Run
 
@@ -127,6 +127,16 @@ def test_one_block_stands_for_those_that_are_alike_to_the_byte(
     quick = forecast_memory(inputs, plan, token_loss, batches)
     monkeypatch.setattr("litft.train.forecast.BLOCKS_ALIKE", 6)  # as many as there are: nothing is left out
     assert forecast_memory(inputs, plan, token_loss, batches) == quick
+
+
+def test_few_steps_and_a_folder_in_use_are_told(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    (world / "out").mkdir()
+    (world / "out" / "run.yaml").write_text("")
+    inputs = open_inputs(make_config(world, train__epochs=1, dry_run=True), SMALL, lambda message: None)
+    told = describe(inputs, plan_of(inputs))
+    assert "3 steps may teach little; --epochs 20 makes about 60" in told
+    assert "a run is there already" in told
 
 
 def test_blocks_that_differ_are_all_forecast(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from litft.data.html import generator_of
 from litft.report.answers import MOST_FRAMES, choose_steps, compare
 from litft.report.page import UPLOT, page_of
 from litft.report.read import read_run
+from litft.report.rows import never_learned
 from litft.report.settings import command_again, defaults_for
 from litft.report.thin import MOST_POINTS, thin
 from litft.report.write import write_report
@@ -267,3 +268,9 @@ def test_a_page_is_replaced_whole(trained: Path) -> None:
     before = (trained / "report.html").read_bytes()
     write_report([trained], trained / "report.html")
     assert (trained / "report.html").read_bytes() == before
+
+
+def test_a_row_that_was_known_from_the_start_is_not_called_unlearned(tmp_path: Path) -> None:
+    lines = ["row,source,target_tokens,first_loss,last_loss,last_step", "0,a,9,0.07,0.08,9", "1,a,9,1.5,1.6,9"]
+    run = write_run(tmp_path / "run", steps(9), row_losses__csv="\n".join(lines) + "\n")
+    assert [row.row for row in never_learned(read_run(run, "a"))] == [1]
