@@ -18,6 +18,7 @@ from torch import Tensor
 from litft.config.plan import build_plan
 from litft.config.run import FullRun
 from litft.methods.base import Full, freeze
+from litft.train.describe import describe
 from litft.train.fabric import build_fabric
 from litft.train.finish import finish
 from litft.train.loop import build_run, fit
@@ -25,7 +26,7 @@ from litft.train.loss import cross_entropy
 from litft.train.optim import build_optimizer
 from litft.train.parts import load_base, spread
 from litft.train.planning import plan_run
-from litft.train.setup import describe, open_inputs, start_out_dir
+from litft.train.setup import open_inputs, start_out_dir
 from litft.train.sizing import size_batches
 from litft.train.state import Report
 

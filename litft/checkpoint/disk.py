@@ -133,9 +133,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Args:
         target: the folder that is to appear whole or not at all, in place of a former one; its parents are made.
     """
-    temporary = target.with_name(f".{target.name}.partial")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")  # two that write the same never mix
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    remove_leftovers(target)
     try:
         yield temporary
         publish_folder(temporary, target)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from litft.checkpoint.disk import publish_folder, read_json, write_json
+from litft.checkpoint.disk import atomic_folder, read_json, write_json
 from litft.checkpoint.files import copy_side_files
 from litft.config.model import ModelConfig
 from litft.families import family_of
@@ -55,7 +55,5 @@ def publish_tokenizer(folder: Path | None, data_dir: Path) -> None:
     if folder is None:
         shutil.rmtree(target, ignore_errors=True)
         return
-    temporary = data_dir / f".{TOKENIZER_DIR}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(folder, temporary)
-    publish_folder(temporary, target)
+    with atomic_folder(target) as temporary:
+        shutil.copytree(folder, temporary, dirs_exist_ok=True)

@@ -6,7 +6,6 @@ Knows which file of a folder is meant and which release wrote it; the tensors ar
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from litft.checkpoint.disk import (
+    atomic_folder,
     atomic_path,
     keep_sha256,
-    publish_folder,
     require_free,
     require_space,
     weights_sha256,
@@ -84,16 +83,10 @@ def from_litgpt(config: FromLitGPTConfig, report: Report = lambda message: None)
     advice = "name another, or replace a former conversion by --overwrite true"
     require_free(out_dir, config.overwrite, MADE_FROM_FILE, advice, inputs)
     weights = open_lit_weights(_file(folder, config))
-    temporary = out_dir.with_name(f".{out_dir.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with atomic_folder(out_dir) as temporary:
         told = _write(weights, folder, base_dir, temporary, config)
         told += [write_prompt_style(folder, temporary)]
         write_json(temporary / MADE_FROM_FILE, {"source": str(weights.files[0]), "base": base_dir and str(base_dir)})
-        publish_folder(temporary, out_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     report(
         f"{out_dir} is written. {' '.join(filter(None, told))}\n"
         f"Next: litft generate --checkpoint_dir {out_dir} --instruction '...'"

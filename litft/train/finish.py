@@ -14,6 +14,7 @@ from torch import Tensor
 
 from litft.checkpoint.disk import keep_sha256, publish_folder, require_space, write_json
 from litft.checkpoint.files import copy_side_files, save_model_config
+from litft.checkpoint.held import release_folder
 from litft.methods.base import weights_path
 from litft.methods.load import METHOD_FILE
 from litft.text.style_files import save_prompt_style
@@ -43,6 +44,7 @@ def finish(run: Run, progress: Progress) -> dict[str, Any]:
         if run.fabric.global_rank == 0:
             _write_page(run.inputs)
         run.inputs.loggers.close(final, summary)
+        release_folder(run.inputs.out_dir)
         for text in closing_words(summary, final, run.inputs.config.data_dir, run.method.name):
             run.inputs.report(text)
     return summary

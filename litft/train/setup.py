@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
-from datetime import timedelta
 from pathlib import Path
-
-import torch
 
 from litft.checkpoint.convert import read_model_config
 from litft.checkpoint.disk import read_json, remove_folder, remove_unfinished, require_free, sha256_file, weights_sha256
 from litft.checkpoint.files import WEIGHTS_NAME, require_converted, resolve_checkpoint_dir
+from litft.checkpoint.held import hold_folder
 from litft.config.io import load_yaml
 from litft.config.leaves import told_leaves
 from litft.config.model import ModelConfig
 from litft.config.optim import OptimConfig
 from litft.config.parse import config_to_dict
-from litft.config.plan import TrainPlan
 from litft.config.processes import is_first
 from litft.config.run import RunConfig
 from litft.data.batches import build_batching, rows_within
@@ -29,7 +25,6 @@ from litft.methods.base import Method, freeze
 from litft.methods.new_tokens import with_new_tokens
 from litft.model.load import build_empty, check_weights
 from litft.model.quantize import check_quantize
-from litft.terminal.tables import Table
 from litft.text.tokenizer import Tokenizer
 from litft.train.export import require_exportable
 from litft.train.fabric import require_devices
@@ -39,8 +34,6 @@ from litft.train.optim import build_optimizer
 from litft.train.state import Inputs, Report, write_yaml
 from litft.train.step_folders import find_resume
 
-FEW_ROWS = 10
-FEW_STEPS, ENOUGH_STEPS = 20, 60  # of an adapter that begins at nothing; seen on small data, no bound
 TIME_BOUNDS = ("max_time", "max_gpu_hours")  # a run that one of these ended may go on with more time
 RUN_FILE = "run.yaml"  # every setting of a run; by it a folder is known as a run's
 
@@ -130,12 +123,14 @@ def start_out_dir(inputs: Inputs) -> None:
 
     Raises:
         TrainingError: a logger does not take the run; no new folder stays.
+        ConfigError: another run writes there; nothing of it is touched.
     """
     if not is_first(inputs.config.processes):
         return
-    if inputs.config.overwrite and inputs.out_dir.exists() and inputs.resume_from is None:
-        _empty(inputs.out_dir)
     inputs.out_dir.mkdir(parents=True, exist_ok=True)
+    hold_folder(inputs.out_dir, "wait until that run has ended, or name another --out_dir")
+    if inputs.config.overwrite and inputs.resume_from is None:
+        _empty(inputs.out_dir)
     remove_unfinished(inputs.out_dir)
     is_new = not {path.name for path in inputs.out_dir.iterdir()} - {RUN_FILE}
     # First of all: whatever kills the run from here on, the folder is known as a run's.
@@ -269,67 +264,6 @@ def check_same_run(config: RunConfig, path: Path) -> None:
             raise ConfigError(
                 f"{path} has {name} {before.get(name)}, this run has {value}; a resumed run keeps its settings."
             )
-
-
-def describe(inputs: Inputs, plan: TrainPlan) -> Table:
-    """Gives the plan of a run as a small table, to be read before it starts."""
-    config, optim = inputs.config, plan.optim
-    tokens = int(inputs.train.lengths[inputs.train_rows].sum())
-    share = inputs.trainable_parameters / inputs.parameters
-    rows = [
-        ("base", f"{inputs.checkpoint_dir}, {inputs.parameters:,} parameters{_quantized(config)}"),
-        ("trained", f"{inputs.trainable_parameters:,} parameters ({share:.2%} of the base's), {config.precision}"),
-        ("data", f"{len(inputs.train_rows):,} rows of {tokens:,} tokens; {len(inputs.test_rows):,} rows held out"),
-        ("run", f"{plan.examples:,} examples in {_counted(plan.steps)} of up to {plan.global_batch_size}"),
-        ("end", f"by {plan.ends_by}, after {plan.epochs:.2f} epochs{_or_time(config)}"),
-        ("rate", f"{optim.learning_rate:g}, {optim.schedule} after {plan.warmup_steps} steps of warmup"),
-        ("validate", f"every {_steps(plan.eval_every)} and before each checkpoint, every {_steps(plan.save_every)}"),
-        ("out", f"{inputs.out_dir}{_taken(inputs)}"),
-    ]
-    if plan.export_every is not None:
-        never = f" (never: the run has {plan.steps} steps)" if plan.export_every > plan.steps else ""
-        every = _steps(plan.export_every)
-        rows.append(("export", f"to hf-step-... every {every}{never}, {inputs.out_dir} keeps them all"))
-    if plan.ends_by == "epochs" and (wanted := config.train.max_steps):
-        given = f"--epochs {config.train.epochs} gives {plan.steps:,}"
-        rows.append(("note", f"--max_steps {wanted:,} is not reached, as {given}; raise --epochs for more"))
-    if config.precision != "32-true" and not torch.cuda.is_available():
-        rows.append(("note", "bfloat16 is slow on most CPUs; --precision 32-true is often faster there"))
-    if plan.steps < FEW_STEPS and plan.ends_by == "epochs":
-        epochs = math.ceil(plan.epochs * ENOUGH_STEPS / plan.steps)
-        rows.append(("note", f"{_counted(plan.steps)} may teach little; --epochs {epochs} makes about {ENOUGH_STEPS}"))
-    if len(inputs.test_rows) < FEW_ROWS:
-        rows.append(("note", f"rows held out: only {len(inputs.test_rows)}, whose loss says little"))
-    return Table("The run", rows)
-
-
-def _taken(inputs: Inputs) -> str:
-    """Says in a plan what the run itself would refuse."""
-    config = inputs.config
-    if not config.dry_run or config.overwrite or config.resume or not inputs.out_dir.exists():
-        return ""
-    return "; a run is there already, so --resume auto, --overwrite true or another --out_dir is needed"
-
-
-def _steps(count: int) -> str:
-    """Writes a number of steps behind "every"."""
-    return "step" if count == 1 else f"{count:,} steps"
-
-
-def _counted(steps: int) -> str:
-    """Writes a number of steps."""
-    return "1 step" if steps == 1 else f"{steps:,} steps"
-
-
-def _or_time(config: RunConfig) -> str:
-    """Says when a run ends at the latest."""
-    limit = config.train.time_limit(config.processes)
-    return "" if limit is None else f", or by {limit[0]}, {timedelta(seconds=round(limit[1]))} from now"
-
-
-def _quantized(config: RunConfig) -> str:
-    """Says how the base is kept, where that is not in its precision."""
-    return "" if config.quantize == "none" else f", its blocks in {config.quantize}"
 
 
 def _check_packing(config: RunConfig, model: ModelConfig) -> None:

@@ -20,7 +20,8 @@ from litft.errors import GenerationError
 from litft.evaluate.judge import _refuse_unreadable
 from litft.evaluate.tasks import quietly
 from litft.evaluate.verdicts import outcome_of, read_verdict
-from litft.train.setup import describe, open_inputs
+from litft.train.describe import describe
+from litft.train.setup import open_inputs
 
 
 def plan_of(tmp_path: Path, **changes: object) -> str:

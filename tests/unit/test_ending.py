@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from litft import cli
 from litft.checkpoint.disk import publish_folder
+from litft.checkpoint.held import release_folder
 from litft.checkpoint.sealed import load_sealed, seal, write_sealed
 from litft.data.store import save_prepared
 from litft.errors import ConfigError
@@ -48,6 +50,26 @@ def test_a_run_that_was_killed_after_its_patience_ended_trains_no_further(world:
     assert check_step(step_folders(world / "out")[-1]).step == straight.step  # killed before there was a final/
     resumed = fit(open_run(make_config(world, **settings, resume="auto"), methods()["lora"]), token_loss)
     assert (resumed.step, resumed.stopped_by) == (straight.step, "patience")
+
+
+def test_two_runs_never_write_to_one_folder(world: Path) -> None:
+    open_run(make_config(world), methods()["lora"])
+    before = {path: path.read_bytes() for path in (world / "out").iterdir()}
+    release_folder(world / "out")
+    holds = "import sys, pathlib, litft.checkpoint.held as held; held.hold_folder(pathlib.Path(sys.argv[1]), '');"
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"{holds} print('held', flush=True); sys.stdin.read()", str(world / "out")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout and other.stdout.readline() == b"held\n"
+        for settings in ({"overwrite": True}, {"resume": "auto"}):
+            with pytest.raises(ConfigError, match=r"Another process writes to .*out now; wait"):
+                open_run(make_config(world, **settings), methods()["lora"])
+        assert {path: path.read_bytes() for path in (world / "out").iterdir()} == before
+        other.kill()  # which leaves nothing to be taken away by hand
+    open_run(make_config(world, overwrite=True), methods()["lora"])
 
 
 def test_a_run_that_was_killed_before_its_first_file_was_whole_begins_again(world: Path) -> None:

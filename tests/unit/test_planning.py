@@ -28,13 +28,14 @@ from litft.methods.base import Full, freeze
 from litft.methods.lora import LoRA
 from litft.model.load import build_empty, build_random
 from litft.train.counting import count_batches
+from litft.train.describe import describe
 from litft.train.flops import model_flops
 from litft.train.forecast import forecast_memory, shorten
 from litft.train.loop import backward, fit, train_step, window_rows
 from litft.train.planning import changes_to_fit, plan_run
 from litft.train.rehearsal import rehearse
 from litft.train.room import free_memory
-from litft.train.setup import describe, open_inputs
+from litft.train.setup import open_inputs
 from litft.train.sizing import bytes_needed, size_batches, with_size
 from litft.train.state import Inputs, Run
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from litft.config.train import EvalConfig, TrainConfig
 from litft.data.store import PreparedData, save_prepared
 from litft.errors import ConfigError
+from litft.train.describe import describe
 from litft.train.finish import finish
 from litft.train.loop import fit
-from litft.train.setup import describe, open_inputs
+from litft.train.setup import open_inputs
 from litft.train.state import Progress
 
 # A rate at which 24 random rows are learned by heart, and those held out get worse and worse.
