@@ -13,7 +13,7 @@ import os
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from litft.config.fields import REQUIRED, describe_type
 from litft.config.help import first_word, flags_help
@@ -23,9 +23,6 @@ from litft.config.other_names import LIT_GPT_NAMES, OTHERS_NAMES
 from litft.config.shipped import find_config
 from litft.config.sweep import PREFIX, Runs, SweptRun, check_axis, combine, name_runs, split_values
 from litft.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
 
 Config = TypeVar("Config")
 
@@ -72,7 +69,6 @@ def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str
     flags = _read_flags(args, fields)
     if "help" in flags:
         raise HelpRequest(flags_help(prog, description, fields, list_headings(kind), first))
-    parser = _build_parser(fields)
     given: dict[str, Given] = {}
     if "config" in flags:
         given |= _read_file(_path(flags.pop("config").text), fields)
@@ -81,9 +77,9 @@ def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str
     swept = {name.removeprefix(PREFIX): given.pop(name) for name in list(given) if name.startswith(PREFIX)}
     for name in swept.keys() & flags.keys():
         raise ConfigError(f"{flags[name].origin} and {swept[name].origin} are both given; leave one out.")
-    namespace = _check_types(parser, fields, given)
-    axes = {name: _values(parser, fields, name, value) for name, value in swept.items()}
-    told = _plain(_nested(namespace.as_dict())) | ({"sweep": _plain(axes)} if axes else {})
+    values = _checked(fields, given)
+    axes = {name: _values(fields[name], name, value) for name, value in swept.items()}
+    told = _plain(_nested(values)) | ({"sweep": _plain(axes)} if axes else {})
     if printing:
         raise HelpRequest(dump_yaml({name: value for name, value in told.items() if not _is_secret(fields, name)}))
     missing = [name for name, field in fields.items() if field.default is REQUIRED and name not in {*given, *axes}]
@@ -93,7 +89,7 @@ def parse_runs(kind: type[Any], args: Sequence[str], prog: str, description: str
         raise ConfigError(f"{named} must be given{form}; see {prog} --help.")
     points = combine(axes)
     runs = [
-        SweptRun(name, point, _build(kind, _with_values(namespace, point)))
+        SweptRun(name, point, _build(kind, _nested(values | point)))
         for name, point in zip(name_runs(points), points, strict=True)
     ]
     return Runs(runs, told)
@@ -121,23 +117,14 @@ def build_config(kind: type[Config], values: dict[str, Any], origin: str) -> Con
     missing = [name for name, field in fields.items() if field.default is REQUIRED and name not in given]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} must be given to {origin}.")
-    return typing.cast(Config, _build(kind, _nested(_check_types(_build_parser(fields), fields, given).as_dict())))
+    return typing.cast(Config, _build(kind, _nested(_checked(fields, given))))
 
 
-def _values(parser: ArgumentParser, fields: dict[str, Leaf], name: str, given: Given) -> list[Any]:
+def _values(field: Leaf, name: str, given: Given) -> list[Any]:
     """Gives the values of one leaf of a sweep, each of the leaf's type."""
-    parts = split_values(given.value, given.origin)
-    values = [_check_types(parser, fields, {name: Given(part, given.origin)})[name] for part in parts]
+    values = [_typed(field, Given(part, given.origin)) for part in split_values(given.value, given.origin)]
     check_axis(name, given.origin, values)
     return values
-
-
-def _with_values(namespace: Namespace, point: dict[str, Any]) -> dict[str, Any]:
-    """Gives the nested values of one run of a sweep."""
-    own = namespace.clone()
-    for name, value in point.items():
-        own[name] = value
-    return _nested(own.as_dict())
 
 
 def _is_secret(fields: dict[str, Leaf], name: str) -> bool:
@@ -257,37 +244,29 @@ def _flatten(values: dict[str, Any], fields: dict[str, Leaf], prefix: str = "") 
     return found
 
 
-def _build_parser(fields: dict[str, Leaf]) -> ArgumentParser:
-    """Builds the type checker."""
-    from jsonargparse import ArgumentParser  # 0.1 s, which --help need not pay
-
-    parser = ArgumentParser(exit_on_error=False)
-    for name, field in fields.items():
-        default = None if field.default is REQUIRED else field.default
-        kind = field.type | None if field.default is REQUIRED else field.type
-        parser.add_argument(f"--{name}", type=kind, default=default)
-    return parser
+def _checked(fields: dict[str, Leaf], given: dict[str, Given]) -> dict[str, Any]:
+    """Gives a value of its type for every leaf: the given one or the default, None where neither is."""
+    defaults = {name: None if field.default is REQUIRED else field.default for name, field in fields.items()}
+    return defaults | {name: _typed(fields[name], value) for name, value in given.items()}
 
 
-def _check_types(parser: ArgumentParser, fields: dict[str, Leaf], given: dict[str, Given]) -> Namespace:
-    """Converts every value to its field's type, or says which one cannot be."""
-    from jsonargparse import ArgumentError
+def _typed(field: Leaf, given: Given) -> Any:
+    """Converts a value to its leaf's type, or says that it cannot be."""
+    from jsonargparse import ArgumentError, ArgumentParser  # 0.1 s, which --help need not pay
 
-    namespace = parser.parse_args([])
-    for name, value in given.items():
-        field = fields[name]
-        try:
-            namespace[name] = (
-                _text(field, value.value)
-                if field.text_type
-                else parser.parse_args([f"--{name}={_argument(field, value.text)}"])[name]
-            )
-            if isinstance(namespace[name], float) and not math.isfinite(namespace[name]):
-                raise ValueError("not finite")
-        except (ArgumentError, ValueError) as error:
-            said = "***" if field.secret else value.text
-            raise ConfigError(f'{value.origin} is "{said}"; it must be {describe_type(field.type)}.') from error
-    return namespace
+    try:
+        if field.text_type:
+            return _text(field, given.value)
+        # One parser for each value: jsonargparse goes through all that a parser knows, several times.
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--value", type=field.type | None if field.default is REQUIRED else field.type)
+        value = parser.parse_args([f"--value={_argument(field, given.text)}"])["value"]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("not finite")
+    except (ArgumentError, ValueError) as error:
+        said = "***" if field.secret else given.text
+        raise ConfigError(f'{given.origin} is "{said}"; it must be {describe_type(field.type)}.') from error
+    return value
 
 
 def _text(field: Leaf, value: Any) -> str | Path | None:
@@ -342,8 +321,15 @@ def _number(text: str, kind: type[int] | type[float]) -> float | str:
 
 
 def _nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out the parser's own entries."""
-    return {key: value for key, value in values.items() if key not in ("config", "print_config")}
+    """Puts values by dotted leaf name into a mapping for each section."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *sections, leaf = name.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[leaf] = value
+    return nested
 
 
 def _build(kind: type[Any], values: dict[str, Any]) -> Any:
