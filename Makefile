@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	@echo "litft is $(BIN)/litft; \`source $(BIN)/activate\` puts it on your path."
 
 test: $(VENV)/.installed-dev check
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --cov --cov-report=
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

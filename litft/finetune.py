@@ -161,6 +161,7 @@ def _run(method: str, kind: type[RunConfig], report: Report | None, given: dict[
             f"devices x num_nodes is {config.processes}, and a notebook cannot start processes; use one device, or "
             f"litft finetune {method} in a terminal."
         )
+    from litft.checkpoint.held import release_folder
     from litft.data.store import find_data_dir
     from litft.result import Result
     from litft.terminal.bars import say
@@ -168,5 +169,8 @@ def _run(method: str, kind: type[RunConfig], report: Report | None, given: dict[
 
     out_dir = choose_out_dir(config, method, find_data_dir(config.data_dir))
     recipe = importlib.import_module(f"litft.recipes.{method}")
-    summary: dict[str, Any] = recipe.main(dataclasses.replace(config, out_dir=out_dir), report or say)
+    try:
+        summary: dict[str, Any] = recipe.main(dataclasses.replace(config, out_dir=out_dir), report or say)
+    finally:
+        release_folder(out_dir)  # of a run that failed: another process may go on with it while this one lives
     return Result(out_dir, summary)

@@ -23,6 +23,7 @@ from litft.config.other_names import LIT_GPT_NAMES, OTHERS_NAMES
 from litft.config.shipped import find_config
 from litft.config.sweep import PREFIX, Runs, SweptRun, check_axis, combine, name_runs, split_values
 from litft.errors import ConfigError, did_you_mean
+from litft.terminal.argv import hide_argument
 
 Config = TypeVar("Config")
 
@@ -200,6 +201,8 @@ def _read_flags(args: Sequence[str], fields: dict[str, Leaf]) -> dict[str, Given
                 raise ConfigError(f"--{name} needs a value.")
         if full in given:
             raise ConfigError(f"--{name} is given twice.")
+        if text and _is_secret(fields, full):
+            hide_argument(text)
         given[full] = Given(text, f"--{name}")
     return given
 

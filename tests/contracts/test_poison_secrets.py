@@ -7,6 +7,7 @@ endpoint may repeat in test_curate_endpoint.py. Here all else works side by side
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -52,6 +53,22 @@ def assert_nowhere(folder: Path, *told: str) -> None:
         assert not [text for text in told if secret in text], secret
         assert not [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
         assert not [word for word in sys.argv if secret in word]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux shows a process its own words")
+@pytest.mark.parametrize("words", [["--access_token", "hf_medlar"], ["--access_token=hf_medlar"]])
+def test_a_token_that_was_typed_does_not_stand_in_the_title_of_the_process(words: list[str]) -> None:
+    code = """
+import sys
+from litft.config.download import DownloadConfig
+from litft.config.parse import parse_config
+config = parse_config(DownloadConfig, sys.argv[1:], "litft download", "")
+print(config.access_token, open("/proc/self/cmdline").read())
+"""
+    process = [sys.executable, "-c", code, "--repo_id", "acme/tiny", *words, "--convert"]
+    token, _, title = subprocess.run(process, capture_output=True, text=True, check=True).stdout.partition(" ")
+    assert token == "hf_medlar"
+    assert "acme/tiny" in title and "*********" in title and "medlar" not in title
 
 
 @pytest.mark.usefixtures("secrets")

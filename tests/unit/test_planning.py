@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from tiny_run import CPU, make_config, make_world, methods, open_run, variants
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from litft.cli import main
@@ -56,9 +56,9 @@ def tensor_bytes(run: Run) -> int:
 
 def allocated_bytes(work: Callable[[], object]) -> int:
     """What the CPU's allocator hands out at most while something is done, above what it had handed out before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as told:
+    with profile(profile_memory=True, use_kineto=True) as told:  # torch.profiler's own would sort them all for us
         work()
-    events = [event for event in told.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [event for event in told.kineto_results.events() if event.name() == "[memory]"]
     held = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()

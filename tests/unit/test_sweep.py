@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from tiny_run import make_world, open_run, with_step_limit
 from torch import Tensor
 
+from litft.checkpoint.held import release_folder
 from litft.cli import main
 from litft.config.io import load_yaml
 from litft.config.parse import HelpRequest, config_to_dict, parse_config, parse_runs
@@ -157,6 +158,7 @@ def test_the_same_command_skips_what_ended_goes_on_with_what_broke_and_a_failed_
     run = open_run(ended.config, LoRA(ended.config.lora))  # type: ignore[attr-defined]
     finish(run, fit(run, token_loss))
     fit(with_step_limit(open_run(broken.config, LoRA(broken.config.lora)), 3), token_loss)  # type: ignore[attr-defined]
+    release_folder(broken.folder)  # as the end of its process would
     before = (ended.folder / "summary.json").stat().st_mtime_ns
     assert main(["finetune", "lora", *flags(world, *words, "--sweep_jobs", "2")]) == 2
     said = capsys.readouterr().err

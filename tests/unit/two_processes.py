@@ -20,6 +20,7 @@ from tiny_run import CUTS_ALL, make_config, methods, open_run, variants, with_st
 from torch import Tensor
 
 from litft.checkpoint.disk import write_json
+from litft.checkpoint.held import release_folder
 from litft.errors import LitftError
 from litft.train import saving
 from litft.train.counting import count_batches
@@ -87,6 +88,7 @@ def cut_run(world: Path, name: str, method: str, **changes: Any) -> None:
     """A run that is killed after its third step and has a checkpoint of the second."""
     run = open_tiny(world, name, method, train__save_interval=2, **changes)
     fit(with_step_limit(run, 3), token_loss)
+    release_folder(world / name)  # as the end of its process would
 
 
 def resumed_run(world: Path, name: str, method: str, **changes: Any) -> None:
