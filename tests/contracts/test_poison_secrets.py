@@ -7,6 +7,7 @@ endpoint may repeat in test_curate_endpoint.py. Here all else works side by side
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -66,7 +67,10 @@ config = parse_config(DownloadConfig, sys.argv[1:], "litft download", "")
 print(config.access_token, open("/proc/self/cmdline").read())
 """
     process = [sys.executable, "-c", code, "--repo_id", "acme/tiny", *words, "--convert"]
-    token, _, title = subprocess.run(process, capture_output=True, text=True, check=True).stdout.partition(" ")
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # the code beside this file
+    token, _, title = subprocess.run(process, capture_output=True, text=True, check=True, env=here).stdout.partition(
+        " "
+    )
     assert token == "hf_medlar"
     assert "acme/tiny" in title and "*********" in title and "medlar" not in title
 
