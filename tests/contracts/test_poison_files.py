@@ -185,7 +185,7 @@ def test_a_shape_that_no_memory_holds(tmp_path: Path, shape: list[int]) -> None:
     write_parts(path, {"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}, b"0000")
     with pytest.raises(CheckpointError, match="damaged: its header is not that of tensors") as caught:
         read_safetensors_header(path)
-    assert len(str(caught.value)) < 400 and time.thread_time() - started < 5
+    assert len(str(caught.value)) < 400 and time.thread_time() - started < 15
 
 
 @pytest.mark.parametrize("name", ["a\nb.safetensors", "a\x1b[2J.safetensors", "\u202ea.bin"])

@@ -134,7 +134,7 @@ def test_a_template_that_would_never_end_or_fill_the_memory(tokenizer: Tokenizer
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
     with pytest.raises(ConfigError, match=r"^The chat template mine\.jinja .*; do not use it\.$") as caught:
         ChatTemplate.of("mine.jinja", TOO_MUCH[name] + CHATML, tokenizer)
-    assert time.thread_time() - started < 5 and len(str(caught.value)) < 200
+    assert time.thread_time() - started < 15 and len(str(caught.value)) < 200
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB; bytes on macOS, where it is less
 
 
@@ -170,9 +170,9 @@ def test_a_template_that_is_told_nothing(source: str) -> None:
 
 
 def test_the_bounds_as_they_are(tokenizer: Tokenizer) -> None:
-    """Some seconds of work, on a machine of today."""
+    """Some seconds of work, on a machine of today; on a slow one the clock ends it."""
     started = time.thread_time()
-    with pytest.raises(ConfigError, match="it may never end"):
+    with pytest.raises(ConfigError, match=r"it may never end|takes more than 10 seconds"):
         ChatTemplate.of("mine.jinja", TOO_MUCH["loops"] + CHATML, tokenizer)
     assert time.thread_time() - started < 2 * work.SECONDS
 

@@ -58,7 +58,7 @@ def test_yaml_that_is_more_than_its_text(tmp_path: Path, name: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=words) as caught:
         load_yaml(path)
-    assert time.thread_time() - started < 5 and len(str(caught.value)) < 400 + len(str(path))
+    assert time.thread_time() - started < 15 and len(str(caught.value)) < 400 + len(str(path))
     assert not Path("ran").exists()
 
 
