@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def hide_argument(text: str) -> None:
     Args:
         text: the secret; not empty.
     """
-    secret = text.encode()
+    secret = os.fsencode(text)
     with suppress(OSError):  # another system, or a sandbox without /proc
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # from field 3 on
         start, end = int(fields[45]), int(fields[46])
