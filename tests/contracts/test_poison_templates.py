@@ -189,8 +189,9 @@ def test_a_conversation_that_makes_a_template_run_away(tokenizer: Tokenizer) -> 
 
 @pytest.mark.usefixtures("lowered")
 @pytest.mark.parametrize("source", [CHATML, THINKING, TOOLS])
-def test_a_long_conversation_is_no_attack(tokenizer: Tokenizer, source: str) -> None:
-    """A hundredth of the bounds is enough for a hundred turns, and for a text of a megabyte."""
+def test_a_long_conversation_is_no_attack(tokenizer: Tokenizer, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundredth of the work is enough for a hundred turns, and for a text of a megabyte."""
+    monkeypatch.setattr(work, "SECONDS", 10.0)  # the clock of a slow machine is another matter
     style = ChatTemplate.of("mine.jinja", source, tokenizer)
     assert len(style.exchanges(dialogue(*["a b c d"] * 100))) == 50
     (told,) = style.exchanges(dialogue("a" * 2**20, "b"))

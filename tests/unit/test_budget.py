@@ -148,11 +148,11 @@ def test_a_real_run_ends_by_time_with_its_rate_at_the_minimum_and_a_final_folder
     world = make_world(tmp_path, rows=64)
     began = time.perf_counter()
     config = make_config(
-        world, train__max_time="3", train__epochs=100_000, train__save_interval=0.3, eval__interval=0.25
+        world, train__max_time="8", train__epochs=100_000, train__save_interval=0.3, eval__interval=0.25
     )
     run = open_run(config, methods()["lora"])
     summary = finish(run, fit(run, token_loss))
-    assert 1.5 < time.perf_counter() - began < 30.0
+    assert 1.5 < time.perf_counter() - began < 60.0
     assert summary["stopped_by"] == "max_time"
     assert (world / "out" / "final" / "lora.safetensors").exists()
     assert json.loads((world / "out" / "summary.json").read_text())["steps"] < run.plan.steps
