@@ -30,26 +30,15 @@ def hold_folder(folder: Path, advice: str) -> None:
     release_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
         raise ConfigError(f"Another process writes to {folder} now; {advice}.") from error
-    _held[folder.resolve()] = descriptor
-
-
-def _lock(descriptor: int) -> None:
-    """Takes the lock of an open folder, which goes with the descriptor.
-
-    Raises:
-        BlockingIOError: another process has it.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
     except OSError as error:
         if error.errno not in _NO_LOCKS:
+            os.close(descriptor)
             raise
+    _held[folder.resolve()] = descriptor
 
 
 def release_folder(folder: Path) -> None:
