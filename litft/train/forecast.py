@@ -102,14 +102,15 @@ def mark_blocks(run: Run, trace: MemoryTrace) -> None:
 
         return enter
 
-    def leave(_: nn.Module, __: tuple[Any, ...], out: Tensor) -> None:
+    def leave(_: nn.Module, args: tuple[Any, ...]) -> None:
         trace.enter(None)
-        if out.requires_grad:
-            _once_whole(out, lambda: trace.enter(len(blocks) - 1))
+        if args[0].requires_grad:
+            _once_whole(args[0], lambda: trace.enter(len(blocks) - 1))
 
     for layer, block in enumerate(blocks):
         block.register_forward_pre_hook(entering(layer))
-    blocks[-1].register_forward_hook(leave)
+    # Not when the last block ends: what went into it is let go a moment later, as that of each block is in its work.
+    run.gpt.get_submodule("transformer.ln_f").register_forward_pre_hook(leave)
     if run.in_backward is None:
         run.optimizer.optimizer.register_step_pre_hook(lambda *_: trace.enter(None))
 

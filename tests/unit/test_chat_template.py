@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
-from tiny_text import SHARED, byte_tokenizer, piece_model, with_markers, write_json
+from tiny_text import SHARED, byte_tokenizer, piece_model, published, with_markers, write_json
 from tokenizers import AddedToken, models, normalizers
 from tokenizers import Tokenizer as Library
 
 from litft.checkpoint.hf_folder import write_chat_template
 from litft.text.chat_template import CONVERSATIONS, messages_of
-from litft.text.conversation import Conversation, dialogue
+from litft.text.conversation import dialogue
 from litft.text.encoding import encode_prompt, stop_ids
 from litft.text.prompts import PromptStyle
 from litft.text.styles import STYLES
@@ -37,17 +38,17 @@ def byte_folder(folder: Path, bos: bool, style: PromptStyle = HARD) -> Path:
     return folder
 
 
-def served_ids(folder: Path, conversations: tuple[Conversation, ...] = CONVERSATIONS) -> list[list[int]]:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    return [
-        list(tokenizer.apply_chat_template(messages_of(each), add_generation_prompt=True, return_dict=False))
-        for each in conversations
-    ]
+def served_ids(tokenizer: Any, template: str | None = None) -> list[list[int]]:
+    options = {"chat_template": template, "add_generation_prompt": True, "return_dict": False}
+    return [list(tokenizer.apply_chat_template(messages_of(each), **options)) for each in CONVERSATIONS]
 
 
-def trained_ids(folder: Path, style: PromptStyle) -> list[list[int]]:
-    tokenizer = Tokenizer(folder)
+def trained_ids(tokenizer: Tokenizer, style: PromptStyle) -> list[list[int]]:
     return [encode_prompt(tokenizer, style, each) for each in CONVERSATIONS]
+
+
+def both_ids(folder: Path, style: PromptStyle) -> tuple[list[list[int]], list[list[int]]]:
+    return served_ids(transformers.AutoTokenizer.from_pretrained(folder)), trained_ids(Tokenizer(folder), style)
 
 
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
@@ -57,7 +58,8 @@ def test_byte_tokenizers(bos: bool, style: PromptStyle, place: str, tmp_path: Pa
     write_chat_template(byte_folder(tmp_path, bos, style), Tokenizer(tmp_path), style)
     if place == "tokenizer_config.json":  # where older releases look
         (tmp_path / "chat_template.jinja").unlink()
-    assert served_ids(tmp_path) == trained_ids(tmp_path, style)
+    served, trained = both_ids(tmp_path, style)
+    assert served == trained
 
 
 @pytest.mark.parametrize("style", [style for style in STYLES.values() if not style.end], ids=lambda style: style.name)
@@ -65,7 +67,8 @@ def test_the_tokenizer_of_the_demo(style: PromptStyle, tmp_path: Path) -> None:
     """Its texts begin as if a space stood before them, as sentencepiece's do."""
     folder = shutil.copytree(DEMO, tmp_path / "demo")
     write_chat_template(folder, Tokenizer(folder), style)
-    assert served_ids(folder) == trained_ids(folder, style)
+    served, trained = both_ids(folder, style)
+    assert served == trained
 
 
 PUBLISHED = [
@@ -84,11 +87,10 @@ PUBLISHED = [
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the published tokenizers beside the checkout")
 @pytest.mark.parametrize(("name", "style", "equal"), PUBLISHED)
 def test_published_tokenizers(name: str, style: str, equal: int, tmp_path: Path) -> None:
-    for path in (SHARED / name).iterdir():
-        if path.suffix != ".safetensors":
-            shutil.copyfile(path, tmp_path / path.name)
-    write_chat_template(tmp_path, Tokenizer(tmp_path), STYLES[style])
-    pairs = zip(served_ids(tmp_path), trained_ids(tmp_path, STYLES[style]), strict=True)
+    ours, theirs = published(name)
+    write_chat_template(tmp_path, ours, STYLES[style])
+    template = (tmp_path / "chat_template.jinja").read_text(encoding="utf-8")
+    pairs = zip(served_ids(theirs, template), trained_ids(ours, STYLES[style]), strict=True)
     assert sum(first == second for first, second in pairs) == equal
 
 
@@ -115,7 +117,8 @@ def test_an_older_template_does_not_survive(tmp_path: Path) -> None:
     write_json(tmp_path / "tokenizer_config.json", {**NAMES, "chat_template": [{"name": "default", "template": "old"}]})
     write_chat_template(tmp_path, Tokenizer(tmp_path), STYLES["plain"])
     assert not (tmp_path / "chat_template.json").exists()
-    assert served_ids(tmp_path) == trained_ids(tmp_path, STYLES["plain"])
+    served, trained = both_ids(tmp_path, STYLES["plain"])
+    assert served == trained
 
 
 def test_stop_texts_that_are_one_token_are_stop_ids(tmp_path: Path) -> None:

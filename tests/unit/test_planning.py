@@ -109,8 +109,8 @@ def test_the_forecast_of_a_step_is_what_the_allocator_hands_out(
     ("method", "settings"),
     [
         ("full", {"train__save_interval": 3}),
-        ("lora", {"train__checkpoint": "block"}),
-        ("adapter", {"precision": "bf16-mixed"}),
+        ("lora", {"precision": "bf16-true"}),
+        ("adapter", {"precision": "bf16-mixed", "train__checkpoint": "block"}),  # whose validation takes the most
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(str(part) for part in value.values()),
 )

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_text import BOS, EOS, SHARED, byte_tokenizer, with_markers, write_checkpoint, write_json
+from tiny_text import BOS, EOS, SHARED, byte_tokenizer, published, with_markers, write_checkpoint, write_json
 
 from litft.data.encode import Encoding
 from litft.errors import ConfigError, TokenizerError
@@ -126,9 +126,7 @@ def test_golden_texts_of_all_styles() -> None:
 @pytest.mark.skipif(not (SHARED / "tokenizers" / "llama3").is_dir(), reason="shared data is absent")
 def test_llama3_is_the_published_template() -> None:
     """Its ids are those of the chat template that stands beside the tokenizer, rendered by transformers."""
-    transformers = pytest.importorskip("transformers")
-    folder = (SHARED / "tokenizers" / "llama3").resolve()
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    ours, theirs = published("tokenizers/llama3")
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Say hi."},
@@ -137,7 +135,7 @@ def test_llama3_is_the_published_template() -> None:
     ]
     wanted = list(theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
     asked = dialogue("Say hi.", "Hi!", "And", system="Be brief.")
-    assert encode_prompt(Tokenizer(folder), STYLES["llama3"], asked) == wanted
+    assert encode_prompt(ours, STYLES["llama3"], asked) == wanted
 
 
 def test_special_tokens_count_in_frames_and_not_in_what_people_write(tmp_path: Path) -> None:

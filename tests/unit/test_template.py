@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from templates import CHATML, TAGGED, THINKING, TOOLS, UNSERVED, marked_folder
-from tiny_text import BOS, EOS, SHARED, write_json
+from tiny_text import BOS, EOS, SHARED, published, write_json
 
 from litft.data.encode import Encoding
 from litft.errors import ConfigError
@@ -171,12 +171,10 @@ def test_a_template_of_the_users_own(tmp_path: Path, tokenizer: Tokenizer) -> No
 @pytest.mark.skipif(not (SHARED / "tokenizers" / "llama3").is_dir(), reason="shared data is absent")
 @pytest.mark.parametrize("talk", [dialogue("Say hi."), dialogue("Say hi.", " Hi! ", "And\n", system="Be brief.")])
 def test_ids_are_transformers(talk: Conversation) -> None:
-    transformers = pytest.importorskip("transformers")
-    folder = (SHARED / "tokenizers" / "llama3").resolve()
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    ours, theirs = published("tokenizers/llama3")
     messages = [{"role": message.role, "content": message.text} for message in talk.messages]
     wanted = list(theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
-    ours, style = Tokenizer(folder), load_style(folder)
+    style = load_style((SHARED / "tokenizers" / "llama3").resolve())
     assert encode_prompt(ours, style, talk) == wanted
     answered = Conversation((*talk.messages, Message(ASSISTANT, "Yes.")))
     whole = list(theirs.apply_chat_template([*messages, {"role": "assistant", "content": "Yes."}], return_dict=False))

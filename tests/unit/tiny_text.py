@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import json
 import re
@@ -16,12 +17,20 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from litft.config.io import dump_yaml
 from litft.config.model import ModelConfig
 from litft.text.prompts import PromptStyle
+from litft.text.tokenizer import Tokenizer
 
 BOS, EOS, UNK = 0, 1, 2
 SPECIAL = ("<s>", "</s>", "<unk>")
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 CORPUS = ["Once upon a time there was a little girl named Lily.", "The quick brown fox jumps over the lazy dog."] * 20
+
+
+@functools.cache
+def published(name: str) -> tuple[Tokenizer, Any]:
+    """Gives a tokenizer of the shared data, as litft and as transformers read it; large ones take seconds to read."""
+    folder = (SHARED / name).resolve()
+    return Tokenizer(folder), importlib.import_module("transformers").AutoTokenizer.from_pretrained(folder)
 
 
 def byte_tokenizer(first_words: tuple[str, ...] = (), template: bool = True) -> tokenizers.Tokenizer:
