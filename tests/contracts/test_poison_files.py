@@ -458,3 +458,16 @@ def test_a_text_that_stands_very_often_in_a_few_bytes(tmp_path: Path, megabytes:
         assert {len(values["text"]) for _, values in found} == {2**20}
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # kB
     assert path.stat().st_size < 6 * 2**20
+
+
+def test_a_text_that_stands_very_often_within_lists(tmp_path: Path) -> None:
+    """As above, where arrow cannot read each text once: few rows are read at a time."""
+    path, before, rows = tmp_path / "rows.parquet", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 2000
+    places, texts = pyarrow.array([0] * rows, pyarrow.int32()), pyarrow.array(["a" * 2**20])
+    talk = pyarrow.StructArray.from_arrays([pyarrow.DictionaryArray.from_arrays(places, texts)], ["content"])
+    column = pyarrow.ListArray.from_arrays(pyarrow.array(range(rows + 1), pyarrow.int32()), talk)
+    pyarrow.parquet.write_table(pyarrow.table({"messages": column}), path, store_schema=False)
+    found = itertools.islice(iter_parquet_rows(path), 50)
+    assert {len(values["messages"][0]["content"]) for _, values in found} == {2**20}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+    assert path.stat().st_size < 2**20

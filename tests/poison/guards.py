@@ -149,6 +149,7 @@ ROWS = [
     Guard("lines without end", "litft/data/reading/lines.py", "            if len(line) > LONGEST_BYTES:\n", "            if False:\n", "contracts/test_bad_data.py::test_a_line_without_end[alpaca-rows.jsonl]"),
     Guard("values without end", "litft/data/reading/lists.py", "if len(kept) > LONGEST_BYTES:", "if False:", "contracts/test_bad_data.py::test_a_line_without_end[alpaca-rows.json]"),
     Guard("texts that stand very often", "litft/data/reading/parquet.py", ", read_dictionary=texts)", ")", f"{FILES}test_a_text_that_stands_very_often_in_a_few_bytes[1-20000]"),
+    Guard("texts that stand very often in lists", "litft/data/reading/parquet.py", "if len(flat) == len(columns) else NESTED_ROWS", "", f"{FILES}test_a_text_that_stands_very_often_within_lists"),
     Guard("rows that are too large", "litft/data/reading/parquet.py", "columns)) > BATCH_BYTES:", "columns)) > 2**60:", f"{FILES}test_a_text_that_stands_very_often_in_a_few_bytes[70-2]"),
 ]  # fmt: skip
 

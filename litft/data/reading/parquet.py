@@ -18,6 +18,9 @@ SUFFIX = ".parquet"
 # Rows turned into Python values at once, so that a large file never stands in memory as a whole.
 BATCH_ROWS = 1000
 
+# The same where values stand within lists or structs: how large they become is known only once they are read.
+NESTED_ROWS = 16
+
 # Bytes that rows may become at once; a file may say a million times with a few bytes that a long text stands there.
 BATCH_BYTES = 2**26
 
@@ -35,8 +38,10 @@ def iter_parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with parquet.ParquetFile(path) as file:
             _refuse_twins(path, file.schema_arrow.names)
             columns = [file.schema.column(place) for place in range(len(file.schema))]
-            texts = [each.path for each in columns if each.physical_type == "BYTE_ARRAY" and "." not in each.path]
-            count, schema = _batch_rows(file.metadata), file.schema_arrow
+            flat = [each for each in columns if "." not in each.path]
+            texts = [each.path for each in flat if each.physical_type == "BYTE_ARRAY"]
+            most = BATCH_ROWS if len(flat) == len(columns) else NESTED_ROWS
+            count, schema = _batch_rows(file.metadata, most), file.schema_arrow
         with parquet.ParquetFile(path, read_dictionary=texts) as file:  # texts that stand often are read once
             # Group by group: arrow joins columns of lists wrongly where others are read so.
             groups = (file.iter_batches(count, row_groups=[group]) for group in range(file.num_row_groups))
@@ -93,11 +98,11 @@ def _unpacked_bytes(column: Any) -> int:
     return len(column) * int(compute.max(compute.binary_length(column.dictionary)).as_py() or 0)
 
 
-def _batch_rows(metadata: Any) -> int:
-    """Gives how many rows to read at once, by what the file says of their size."""
+def _batch_rows(metadata: Any, most: int) -> int:
+    """Gives how many rows to read at once, by what the file says of their size, and no more than so many."""
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     largest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
-    return max(1, min(BATCH_ROWS, BATCH_BYTES // max(largest, 1)))
+    return max(1, min(most, BATCH_BYTES // max(largest, 1)))
 
 
 def unreadable(path: Path, form: str, number: int, error: Exception, advice: str) -> DataError:
