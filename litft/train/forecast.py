@@ -59,12 +59,22 @@ def forecast_memory(inputs: Inputs, plan: TrainPlan, token_loss: TokenLoss, batc
     mark_blocks(run, trace)
     held_out = split_rows(inputs.test, inputs.test_rows.tolist(), inputs.batching.times(VALIDATION_ROWS))
     with trace:
-        train_step(run, batches.longest[-1:], 0.0, token_loss)  # makes the optimizer's state
+        make_optimizer_state(run.optimizer.optimizer)
         train_step(run, batches.largest_step, 0.0, token_loss)
         validate(run.fabric, run.model, inputs.test, held_out[0], inputs.batching.times(VALIDATION_ROWS), token_loss)
     trace.name("optimizer", _state_tensors(run.optimizer))
     trace.repeat(repeated, times, tensors_of(run, repeated))
     return trace.peak() | checkpoint_copy(run, repeated, times)
+
+
+def make_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Takes the first step, of gradients of zero."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def shorten(inputs: Inputs) -> tuple[Inputs, int, int]:

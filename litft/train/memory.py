@@ -7,6 +7,7 @@ decide how the code goes on (token ids, targets, masks, lengths) are real. Knows
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from collections.abc import Iterable, Iterator
@@ -38,6 +39,7 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._vocab_size = vocab_size
+        self._shapes: dict[Any, Tensor] = {}
         self._events: list[tuple[int, int]] = []  # (number of the storage, bytes that came, or went if negative)
         self._living: dict[int, tuple[weakref.ref[Any], int]] = {}  # by address: the storage and its number
         self._parts: dict[int, str] = {}  # number of the storage -> what it is
@@ -62,8 +64,13 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return 1.0 if given[0].is_floating_point() else True if given[0].dtype == torch.bool else 1
             if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
                 args = (args[0], _opened(args[1]), *args[2:])  # how many a mask chooses is asked of the real mask
+            if isinstance(kwargs.get("out"), FakeTensor):
+                return kwargs["out"]  # which has its place already
+            if func is aten._unsafe_view.default:
+                func = aten.view.default  # which makes the same, and is run much faster
+            written = {id(args[place]) for place in _written(func) if place < len(args)}
             with self._fake:
-                out = func(*args, **kwargs)
+                out = func(*self._shapes_of(args, written), **kwargs)
             return (out[0], _places_in_turn(given[0], out[1])) if func is aten.topk.default else out
         if not given and any(isinstance(result.type, torch.TensorType) for result in func._schema.returns):
             with self._fake:
@@ -71,6 +78,20 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if made.is_floating_point() and made.numel() > 1:
                 return made
         return func(*args, **kwargs)
+
+    def _shapes_of(self, values: Iterable[Any], written: set[int]) -> list[Any]:
+        """Puts in the place of each real tensor that is only read one of its shape, as such work is run much faster."""
+        shapes: list[Any] = []
+        for value in values:
+            if isinstance(value, (list, tuple)):
+                value = self._shapes_of(value, written)
+            elif isinstance(value, Tensor) and not isinstance(value, FakeTensor) and id(value) not in written:
+                key = value.shape, value.stride(), value.dtype, value.device
+                if key not in self._shapes:
+                    self._shapes[key] = torch.empty_strided(key[0], key[1], dtype=key[2], device=key[3])
+                value = self._shapes[key]
+            shapes.append(value)
+        return shapes
 
     def _note(self, tensor: Tensor) -> None:
         """Notes the storage of a tensor, unless it is known."""
@@ -143,6 +164,13 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for number, size in events:
                 belongs = number in self._owned or number in made
                 yield number, size * (self._times if belongs and not is_beside else 1)
+
+
+@functools.cache
+def _written(operation: Any) -> list[int]:
+    """Gives the places of the arguments that an operation writes to."""
+    given = operation._schema.arguments
+    return [place for place, each in enumerate(given) if each.alias_info is not None and each.alias_info.is_write]
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
