@@ -48,7 +48,7 @@ class Bar:
         """
         self._done, self._stays, self._told = done, stays, 0.0
         self._line: Line | None = None
-        if is_shown and can_draw():
+        if is_shown and (_lines or can_draw()):  # beside a line: rich 14 and older say that theirs is no terminal
             from litft.terminal.live import Line  # rich: 0.1 s that only a drawn bar pays
 
             self._line = Line(title, total, unit, done)
