@@ -148,7 +148,7 @@ def sha256_file(path: Path) -> str:
     """Gives the SHA-256 of a file as hexadecimal digits, reading it in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
+        while piece := file.read(1 << 16):
             digest.update(piece)
     return digest.hexdigest()
 
