@@ -83,7 +83,7 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Puts in the place of each real tensor that is only read one of its shape, as such work is run much faster."""
         shapes: list[Any] = []
         for value in values:
-            if isinstance(value, (list, tuple)):
+            if isinstance(value, (list, tuple)) and id(value) not in written:
                 value = self._shapes_of(value, written)
             elif isinstance(value, Tensor) and not isinstance(value, FakeTensor) and id(value) not in written:
                 key = value.shape, value.stride(), value.dtype, value.device
