@@ -30,9 +30,9 @@ faults: $(VENV)/.installed-dev
 poison: $(VENV)/.installed-dev
 	$(BIN)/python tests/poison/remove_guards.py
 
-# Some thousand random changes of everything that is read; a few, always the same, are in `make test`.
+# Some thousand random changes of everything that is read, and requests; a few, the same each time, are in `make test`.
 fuzz: $(VENV)/.installed-dev
-	LITFT_FUZZ=2000 $(BIN)/python -m pytest -p no:xdist tests/contracts/test_poison_fuzz.py
+	LITFT_FUZZ=2000 $(BIN)/python -m pytest -p no:xdist tests/contracts/test_poison_fuzz.py tests/unit/test_serve_hostile.py
 
 demo-model: $(VENV)/.installed
 	$(BIN)/python scripts/build_demo_model.py

@@ -1,7 +1,6 @@
 """What litft reads, changed at random: it is read, or refused in a sentence, soon; nothing else comes out of it.
 
-`make test` tries a few of each, always the same. The long form tries as many as it is told, others each time:
-`LITFT_FUZZ=5000 python -m pytest tests/contracts/test_poison_fuzz.py`. What it found stands in the tests beside this
+`make test` tries a few of each, `make fuzz` thousands (tests/fuzzing.py). What it found stands in the tests beside this
 file, as a case with a name.
 """
 
@@ -11,12 +10,11 @@ import gzip
 import io
 import itertools
 import json
-import os
 import re
 import signal
 import string
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -26,7 +24,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from fuzzing import tried
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 from tiny_text import byte_tokenizer, piece_model, write_checkpoint, write_json
@@ -51,18 +50,7 @@ from litft.text.template import ChatTemplate
 from litft.text.tokenizer import Tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-LONG = int(os.environ.get("LITFT_FUZZ", 0))
 SECONDS = 30  # that one example may take, on a machine that does other things too
-
-
-def tried(few: int) -> Callable[[Any], Any]:
-    """Gives the settings of a test that tries so many examples in `make test`."""
-    return settings(
-        max_examples=LONG or few,
-        derandomize=not LONG,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-    )
 
 
 @contextmanager

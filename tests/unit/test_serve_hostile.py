@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import socket
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 from challenge_client import call
+from fuzzing import tried
 from hostile import LEAKS, Case, cases, exchange, head_of
 from hypothesis import strategies as st
 from serving import Running, read_all, serving, wait_until
@@ -25,7 +25,6 @@ from litft.serve.long_texts import LongTexts
 from litft.serve.refusal import Refusal
 from litft.serve.server import listen
 
-EXAMPLES = int(os.environ.get("LITFT_FUZZ_EXAMPLES", "60"))
 SECRET = "medlar tart"
 HEALTH = head_of("GET /health HTTP/1.1", "Host: a")
 
@@ -296,9 +295,7 @@ ASKED = st.one_of(
 )
 
 
-@hypothesis.settings(
-    max_examples=EXAMPLES, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], database=None
-)
+@tried(60)
 @hypothesis.given(asked=ASKED)
 def test_whatever_the_challenge_asks_is_answered_or_refused(running: Running, asked: Any) -> None:
     ((path, kind), body) = asked
@@ -311,9 +308,7 @@ def test_whatever_the_challenge_asks_is_answered_or_refused(running: Running, as
         assert not LEAKS.search(reply.content)
 
 
-@hypothesis.settings(
-    max_examples=EXAMPLES, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], database=None
-)
+@tried(60)
 @hypothesis.given(text=st.text(max_size=200))
 def test_a_text_survives_ids_and_back(running: Running, text: str) -> None:
     ids = running.post("/tokenize", {"text": text}).json["tokens"]
