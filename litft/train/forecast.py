@@ -68,13 +68,12 @@ def forecast_memory(inputs: Inputs, plan: TrainPlan, token_loss: TokenLoss, batc
 
 
 def make_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Takes the first step, of gradients of zero."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    for parameter in parameters:
-        parameter.grad = None
+    """Takes the first step of each parameter, of a gradient of zero; one by one, as a run may never hold all."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+            parameter.grad = None
 
 
 def shorten(inputs: Inputs) -> tuple[Inputs, int, int]:

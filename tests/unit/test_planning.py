@@ -42,6 +42,7 @@ from litft.train.state import Inputs, Run
 SMALL = LoRA(LoRAConfig(r=4, targets=("q",)))  # few operations to be told
 WIDE = {"n_embd": 64, "intermediate_size": 128}
 ONE_BATCH = {"train__global_batch_size": 4}  # a micro-batch a step: half the operations
+ONE_ROW = {"train__global_batch_size": 1, "train__micro_batch_size": 1}  # gradients are more than activations
 
 
 def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -70,6 +71,7 @@ def allocated_bytes(work: Callable[[], object]) -> int:
     ("method", "settings"),
     [
         ("full", {}),
+        ("full", {"optim__in_backward": True, "optim__clip_norm": None, **ONE_ROW}),
         ("lora", {"precision": "bf16-true"}),
         ("adapter", {"train__pack": "padded", **ONE_BATCH}),
         ("adapter_v2", {"precision": "bf16-mixed", "train__checkpoint": "block", **ONE_BATCH}),
